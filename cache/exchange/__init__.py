@@ -1,0 +1,1 @@
+"""Readers and writers of the feature formats the field already shares."""

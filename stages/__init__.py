@@ -1,0 +1,1 @@
+"""What is done to one utterance or one batch: corpora, decoding, faces, encoders, heads."""

@@ -1,0 +1,1 @@
+"""Frozen encoders of text, audio and faces."""

@@ -1,0 +1,61 @@
+"""Names of corpora, encoders and heads: plain tables, entry points, and `module:Attr` paths.
+
+Listing names imports nothing; `find` imports the one module it needs.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Mapping
+from importlib.metadata import entry_points
+from typing import Any
+
+from mer.cache import MerError
+
+CORPORA: dict[str, str] = {
+    "demo": "mer.stages.corpora.demo:DemoCorpus",
+    "folder": "mer.stages.corpora.folder:FolderCorpus",
+    "meld": "mer.stages.corpora.meld:MeldCorpus",
+}
+
+HEADS: dict[str, str] = {
+    "drkf": "mer.stages.heads.drkf:DrkfHead",
+}
+
+TABLES: Mapping[str, dict[str, str]] = {"corpus": CORPORA, "head": HEADS}
+GROUPS = {"corpus": "mer.corpora", "encoder": "mer.encoders", "head": "mer.heads"}
+
+
+def names(kind: str) -> dict[str, str]:
+    """All names of one kind (`corpus` or `head`, or `encoder` for plug-ins) with their `module:Attr` path."""
+    known = dict(TABLES.get(kind, {}))
+    for entry in entry_points(group=GROUPS[kind]):
+        known.setdefault(entry.name, entry.value)
+    return known
+
+
+def find(kind: str, name: str) -> Any:
+    """Import the class behind a name, or behind a `module:Attr` path.
+
+    Raises
+    ------
+    MerError
+        If nothing has that name (the nearest one is suggested) or its module cannot be imported.
+    """
+    known = names(kind)
+    path = name if ":" in name else known.get(name)
+    if path is None:
+        raise MerError(f"unknown {kind} {name!r}; {suggest(name, known)}")
+    module, _, attribute = path.partition(":")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise MerError(f"{kind} {name!r} cannot be loaded from {path}: {error}") from error
+
+
+def suggest(name: str, known: Mapping[str, Any] | list[str]) -> str:
+    """Say which known name is nearest, and list them all when none is near."""
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    choices = ", ".join(sorted(known))
+    return f"did you mean {near[0]!r}? Known: {choices}" if near else f"known: {choices}"

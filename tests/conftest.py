@@ -1,0 +1,15 @@
+"""Fixtures every test may use."""
+
+from pathlib import Path
+
+import pytest
+
+SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Folder of real clips, speech and annotations beside the checkout; tests skip where it is absent."""
+    if not SHARED_DATA.is_dir():
+        pytest.skip("real data not found: ../shared/data is absent")
+    return SHARED_DATA
