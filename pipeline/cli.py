@@ -1,0 +1,123 @@
+"""The command line of `mer`: the list of commands, the one-line errors, the exit codes.
+
+Exit codes: 0 done, 1 a failure told in one line, 2 wrong usage.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import Annotated
+
+import typer
+
+# (command, "module:function", panel) in the order of the work; the modules import nothing heavy at their top level.
+COMMANDS: tuple[tuple[str, str, str], ...] = (
+    ("demo", "demo:demo", "Start here"),
+    ("corpora", "corpora:corpora", "What there is"),
+    ("encoders", "encoders:encoders", "What there is"),
+    ("heads", "heads:heads", "What there is"),
+    ("extract", "extract:extract", "Features"),
+    ("info", "info:info", "Features"),
+    ("verify", "verify:verify", "Features"),
+    ("show-faces", "show_faces:show_faces", "Features"),
+    ("train", "train:train", "Heads"),
+    ("evaluate", "evaluate:evaluate", "Heads"),
+    ("compare", "compare:compare", "Heads"),
+    ("report", "report:report", "Heads"),
+    ("predict", "predict:predict", "Heads"),
+    ("pack", "pack:pack", "Sharing"),
+    ("push", "transfer:push", "Sharing"),
+    ("pull", "transfer:pull", "Sharing"),
+    ("diff", "diff:diff", "Sharing"),
+    ("import", "exchange:import_features", "Sharing"),
+    ("export", "exchange:export_features", "Sharing"),
+    ("bench", "bench:bench", "This machine"),
+)
+
+EPILOG = (
+    "A first run: [bold]mer demo[/bold]. A corpus of yours: "
+    "[bold]mer extract --corpus meld --root DIR[/bold], then [bold]mer train --features cache/meld.h5[/bold]."
+)
+
+app = typer.Typer(
+    name="mer",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"mer {version('mer')}")
+        raise typer.Exit
+
+
+@app.callback(epilog=EPILOG)
+def root(
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
+    ] = False,
+    _debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error. Works anywhere.")] = False,
+) -> None:
+    """Multimodal emotion recognition: encode a corpus once with frozen encoders, train small heads on the cache."""
+
+
+def _register() -> None:
+    for name, target, panel in COMMANDS:
+        module, _, function = target.partition(":")
+        if importlib.util.find_spec(f"mer.pipeline.commands.{module}") is None:
+            continue
+        loaded = importlib.import_module(f"mer.pipeline.commands.{module}")
+        command = getattr(loaded, function)
+        if isinstance(command, typer.Typer):
+            app.add_typer(command, name=name, rich_help_panel=panel)
+        else:
+            app.command(name, rich_help_panel=panel)(command)
+
+
+_register()
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run one command and leave with its exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in arguments
+    arguments = [argument for argument in arguments if argument != "--debug"]
+    try:
+        app(args=arguments, prog_name="mer")
+    except BrokenPipeError:
+        # The reader of our output went away (`mer info | head`); that is no failure of ours.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        print(f"mer: {_told(error)}", file=sys.stderr)
+        sys.exit(1)
+
+
+def _told(error: Exception) -> str:
+    from mer.cache import MerError  # here, so that `mer --help` stays free of it
+
+    if isinstance(error, MerError):
+        return one_line(error)
+    return f"unexpected {type(error).__name__}: {one_line(error)} (run again with --debug and report it)"
+
+
+def one_line(error: BaseException) -> str:
+    """Return the message of an error, folded to one line, with its notes."""
+    parts = [str(error) or type(error).__name__, *getattr(error, "__notes__", ())]
+    return " ".join(" ".join(part.split()) for part in parts)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,74 @@
+"""Where words go: results to stdout, progress and log to stderr."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+results = Console(soft_wrap=False)
+"""Console of stdout."""
+
+status = Console(stderr=True)
+"""Console of stderr."""
+
+
+def set_up_logging(level: int = logging.INFO) -> None:
+    """Send the log of `mer` to stderr, one plain line a record."""
+    logger = logging.getLogger("mer")
+    if not logger.handlers:
+        handler = RichHandler(console=status, show_time=False, show_path=False, markup=False)
+        handler.setFormatter(logging.Formatter("%(message)s"))
+        logger.addHandler(handler)
+        logger.propagate = False
+    logger.setLevel(level)
+
+
+def table(title: str, *columns: str) -> Table:
+    """Return an empty table in the house style; a column whose name starts with `>` is right-aligned."""
+    made = Table(
+        title=title or None,
+        title_justify="left",
+        title_style="bold",
+        header_style="bold",
+        box=None,
+        padding=(0, 2, 0, 0),
+    )
+    for column in columns:
+        made.add_column(column.lstrip(">"), justify="right" if column.startswith(">") else "left")
+    return made
+
+
+@contextmanager
+def progress_bar(label: str, total: int, fields: str = "") -> Iterator[ProgressBar]:
+    """Show a bar with count, rate and remaining time on stderr; plain when stderr is no terminal."""
+    columns = [
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[extra]}"),
+        TimeRemainingColumn(),
+    ]
+    with Progress(*columns, console=status, transient=True) as progress:
+        yield ProgressBar(progress, progress.add_task(label, total=total, extra=fields))
+
+
+class ProgressBar:
+    """Handle of one bar."""
+
+    def __init__(self, progress: Progress, task: object) -> None:
+        self._progress = progress
+        self._task = task
+
+    def advance(self, steps: int = 1, extra: str | None = None) -> None:
+        """Move the bar on and, when given, renew the words beside it."""
+        if extra is None:
+            self._progress.advance(self._task, steps)  # type: ignore[arg-type]
+        else:
+            self._progress.update(self._task, advance=steps, extra=extra)  # type: ignore[arg-type]
