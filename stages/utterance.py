@@ -14,6 +14,9 @@ class Utterance:
     """Unique in the corpus, e.g. `train/dia0_utt0`."""
     media: str | None = None
     """Path of the clip relative to the corpus root, or None when the corpus has none for this utterance."""
+    sound_media: str | None = None
+    """Path of a sound file of this utterance alone, when the corpus keeps sound and picture apart; `start_seconds` and
+    `end_seconds` then cut the picture only. None means the sound is in `media`."""
     text: str | None = None
     """Transcript, or None when the corpus has none. An empty transcript is the empty string."""
     speaker: str = ""

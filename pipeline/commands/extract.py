@@ -1,0 +1,213 @@
+"""`mer extract`: raw media to features."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from mer.pipeline.extract import ExtractSummary, Prepared
+    from mer.pipeline.options import ExtractOptions
+
+WHAT = "What to extract"
+HOW = "How to carry it out (never changes a number)"
+
+
+def extract(
+    corpus: Annotated[str, typer.Option(help="Corpus name (see `mer corpora`) or module:Class.", rich_help_panel=WHAT)],
+    root: Annotated[Path | None, typer.Option(help="Folder that holds the raw corpus.", rich_help_panel=WHAT)] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(
+            help="demo, base, large or drkf: one encoder per modality (see `mer encoders`). [default: base, or demo for the demo corpus]",
+            rich_help_panel=WHAT,
+        ),
+    ] = None,
+    text_encoder: Annotated[
+        list[str] | None,
+        typer.Option(help="Known name, hub id, local folder, or none. Repeat for several.", rich_help_panel=WHAT),
+    ] = None,
+    audio_encoder: Annotated[
+        list[str] | None, typer.Option(help="As --text-encoder, for the sound.", rich_help_panel=WHAT)
+    ] = None,
+    face_encoder: Annotated[
+        list[str] | None, typer.Option(help="As --text-encoder, for the face.", rich_help_panel=WHAT)
+    ] = None,
+    layers: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="last, -4: (mean of the last four), 6,9,12 (mean of these) or all (kept as a stack, mixed by the head). "
+            "For one modality: audio=all. Repeatable.",
+            rich_help_panel=WHAT,
+        ),
+    ] = None,
+    dtype: Annotated[str, typer.Option(help="Stored dtype: float16 or float32.", rich_help_panel=WHAT)] = "float16",
+    precision: Annotated[
+        str,
+        typer.Option(help="auto (bfloat16 on a GPU, float32 elsewhere), float32 or bfloat16.", rich_help_panel=WHAT),
+    ] = "auto",
+    face_fps: Annotated[float, typer.Option(min=0.1, help="Face frames per second.", rich_help_panel=WHAT)] = 5.0,
+    face_policy: Annotated[
+        str,
+        typer.Option(
+            help="Whose face: speaking (mouth moves with the sound, else the largest), largest or central.",
+            rich_help_panel=WHAT,
+        ),
+    ] = "speaking",
+    face_detector: Annotated[
+        str, typer.Option(help="auto, yunet, cascade, or the path of a YuNet ONNX file.", rich_help_panel=WHAT)
+    ] = "auto",
+    channel: Annotated[
+        str | None,
+        typer.Option(
+            help="Mono from many channels: center, mean or first. [default: the corpus' own]", rich_help_panel=WHAT
+        ),
+    ] = None,
+    max_audio_seconds: Annotated[
+        float | None,
+        typer.Option(help="Encode longer sound in overlapping chunks.", rich_help_panel=WHAT),
+    ] = None,
+    labels: Annotated[
+        str | None, typer.Option(help="Named label set of the corpus, e.g. 4 or 6 for IEMOCAP.", rich_help_panel=WHAT)
+    ] = None,
+    allow_count_mismatch: Annotated[
+        bool, typer.Option(help="Go on when the class counts differ from the published ones.", rich_help_panel=WHAT)
+    ] = False,
+    split: Annotated[str | None, typer.Option(help="Only this split.", rich_help_panel=WHAT)] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first N utterances.", rich_help_panel=WHAT)] = None,
+    transcribe: Annotated[
+        str | None,
+        typer.Option(
+            help="Whisper checkpoint that writes the missing transcripts (marked as machine-made).",
+            rich_help_panel=WHAT,
+        ),
+    ] = None,
+    trust_remote_code: Annotated[
+        bool, typer.Option(help="Run Python code that a checkpoint brings along.", rich_help_panel=WHAT)
+    ] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="Catalogue to write. [default: cache/CORPUS.h5]", rich_help_panel=HOW),
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.", rich_help_panel=HOW)] = "auto",
+    workers: Annotated[
+        int, typer.Option(min=0, help="Processes on this machine; 0 works in this one.", rich_help_panel=HOW)
+    ] = 0,
+    scheduler: Annotated[
+        str | None, typer.Option(help="A running Dask scheduler, e.g. tcp://host:8786.", rich_help_panel=HOW)
+    ] = None,
+    decode_threads: Annotated[
+        int, typer.Option(min=0, help="Clips decoded at once; 0 chooses.", rich_help_panel=HOW)
+    ] = 0,
+    keep_faces: Annotated[
+        bool,
+        typer.Option(help="Keep the face crops, so that another face encoder needs no decoding.", rich_help_panel=HOW),
+    ] = False,
+    retry_failed: Annotated[bool, typer.Option(help="Try failed utterances again.", rich_help_panel=HOW)] = False,
+    max_failures: Annotated[
+        int | None, typer.Option(min=0, help="Exit with 1 when more utterances failed.", rich_help_panel=HOW)
+    ] = None,
+    dry_run: Annotated[bool, typer.Option(help="Print the plan and stop.", rich_help_panel=HOW)] = False,
+) -> None:
+    """Encode a corpus with frozen encoders into cache/CORPUS.h5.
+
+    Run it again at any time: finished work is found and only what is missing or has changed (an encoder, a transcript,
+    a file, added clips) is encoded. Ctrl-C or a crash loses at most the shards in flight.
+    """
+    from mer.pipeline.console import set_up_logging
+    from mer.pipeline.extract import extract as run
+    from mer.pipeline.extract import prepare
+    from mer.pipeline.options import ExtractOptions, Execution
+    from mer.pipeline.presets import chosen_encoders, layers_by_modality, preset_of
+
+    set_up_logging()
+    chosen = preset_of(preset, corpus, bool(text_encoder or audio_encoder or face_encoder))
+    corpus_options: dict[str, object] = {}
+    if labels is not None:
+        corpus_options["labels"] = labels
+    if allow_count_mismatch:
+        corpus_options["allow_count_mismatch"] = True
+    options = ExtractOptions(
+        corpus=corpus,
+        root=root,
+        out=out,
+        preset=chosen,
+        encoders=chosen_encoders(chosen, text=text_encoder, audio=audio_encoder, face=face_encoder),
+        layers=layers_by_modality(layers or []),
+        precision=precision,
+        dtype=dtype,
+        face_fps=face_fps,
+        face_policy=face_policy,
+        face_detector=face_detector,
+        channel=channel,
+        max_audio_seconds=max_audio_seconds,
+        split=split,
+        limit=limit,
+        retry_failed=retry_failed,
+        transcribe=transcribe,
+        trust_remote_code=trust_remote_code,
+        corpus_options=corpus_options,
+    )
+    execution = Execution(
+        device=device,
+        workers=workers,
+        scheduler=scheduler,
+        decode_threads=decode_threads,
+        keep_faces=keep_faces,
+        max_failures=max_failures,
+    )
+    if dry_run:
+        _print_plan(prepare(options, execution), options)
+        return
+    summary = run(options, execution)
+    print_summary(summary)
+    _leave_if_failed(summary, max_failures)
+
+
+def print_summary(summary: ExtractSummary) -> None:
+    """Print the closing table: per feature set the fates, and where the list of failures is."""
+    from mer.cache import Fate
+    from mer.pipeline.console import results, table
+
+    shown = table("", "feature set", ">ok", ">missing", ">failed", ">steps", ">bytes")
+    for name, index in summary.made.items():
+        counts = [str(int((index.fates == fate).sum())) for fate in (Fate.OK, Fate.MISSING, Fate.FAILED)]
+        size = sum(info.bytes for info in index.shards)
+        shown.add_row(name, *counts, f"{int(index.length.sum()):,}", f"{size:,}")
+    results.print(shown)
+    if summary.clips:
+        rate = summary.clips / max(1e-9, summary.wall_seconds)
+        hours = summary.media_seconds / max(1e-9, summary.wall_seconds)
+        results.print(
+            f"{summary.clips} utterances in {summary.wall_seconds:.1f} s: {rate:.1f} clips/s, {hours:.1f} hours of media per hour"
+        )
+    else:
+        results.print("nothing to do: every utterance already has its features")
+    if summary.failures is not None:
+        results.print(f"without features, and why: {summary.failures}", soft_wrap=True)
+    results.print(f"features: [bold]{summary.catalogue}[/bold]", soft_wrap=True)
+
+
+def _print_plan(prepared: Prepared, options: ExtractOptions) -> None:
+    from mer.pipeline.console import results, table
+
+    plan = prepared.plan
+    shown = table(f"plan for {options.catalogue}", "feature set", ">there", ">to do", ">shards", ">dim")
+    for made in plan.sets:
+        to_do = sum(len(task.jobs) for task in plan.tasks if made in task.sets)
+        shards = sum(made in task.sets for task in plan.tasks)
+        shown.add_row(made.name, str(len(plan.jobs) - to_do), str(to_do), str(shards), str(made.spec.dim))
+    results.print(shown)
+    results.print(f"{len(plan.jobs)} utterances, {plan.utterances_to_do} to work on; nothing was decoded")
+
+
+def _leave_if_failed(summary: ExtractSummary, max_failures: int | None) -> None:
+    from mer.cache import Fate, MerError
+
+    failed = summary.count(Fate.FAILED)
+    if summary.count(Fate.OK) == 0:
+        raise MerError(f"no utterance could be encoded; see {summary.failures}")
+    if max_failures is not None and failed > max_failures:
+        raise MerError(f"{failed} failures are more than --max-failures {max_failures}; see {summary.failures}")

@@ -1,0 +1,162 @@
+"""Carries tasks out: in this process, in processes of this machine, or on a Dask cluster that is already running."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from mer.cache import Fate, MerError, ShardRow, write_shard
+
+from .options import Execution
+from .tasks import STOP, Task, TaskReport, Tools, run_task
+
+logger = logging.getLogger("mer.execute")
+
+OnReport = Callable[[TaskReport], None]
+OnClip = Callable[[bool, float], None]
+
+TASKS_IN_FLIGHT = 2
+"""In one process: while one task encodes, the next one decodes."""
+
+DEATHS_ALLOWED = 2
+"""How often Dask gives a task to another worker after its worker died."""
+
+
+def execute(tasks: Sequence[Task], tools: Tools, execution: Execution, on_report: OnReport, on_clip: OnClip) -> None:
+    """Run all tasks; `on_report` is called once per finished task, never twice at a time.
+
+    Raises
+    ------
+    MerError
+        If a task meets trouble that is not one utterance's own, such as a full disk.
+    """
+    if not tasks:
+        return
+    if execution.workers or execution.scheduler:
+        _run_distributed(tasks, tools, execution, on_report, on_clip)
+    else:
+        _run_here(tasks, tools, on_report, on_clip)
+
+
+def _run_here(tasks: Sequence[Task], tools: Tools, on_report: OnReport, on_clip: OnClip) -> None:
+    import dask
+
+    lock = threading.Lock()
+
+    def clip(failed: bool, seconds: float) -> None:
+        with lock:
+            on_clip(failed, seconds)
+
+    def run(task: Task) -> None:
+        report = run_task(task, tools, clip)
+        with lock:
+            on_report(report)
+
+    set_threads(os.cpu_count() or 1)
+    STOP.clear()
+    graph = [dask.delayed(functools.partial(run, task), pure=False)() for task in tasks]
+    try:
+        dask.compute(*graph, scheduler="threads", num_workers=TASKS_IN_FLIGHT)
+    except BaseException:
+        STOP.set()
+        raise
+
+
+def set_threads(count: int) -> None:
+    """Give torch this many threads; OpenCV gets one, because several clips are decoded at once."""
+    import cv2
+    import torch
+
+    cv2.setNumThreads(1)
+    torch.set_num_threads(max(1, count))
+
+
+def _run_distributed(
+    tasks: Sequence[Task], tools: Tools, execution: Execution, on_report: OnReport, on_clip: OnClip
+) -> None:
+    from distributed import as_completed
+
+    with _client(execution) as client:
+        futures = {client.submit(_run_in_worker, task, tools, pure=False, retries=1): task for task in tasks}
+        waiting = as_completed(list(futures))
+        for future in waiting:
+            task = futures.pop(future)
+            report, smaller = _outcome(future, task)
+            for part in smaller:
+                again = client.submit(_run_in_worker, part, tools, pure=False)
+                futures[again] = part
+                waiting.add(again)
+            if report is not None:
+                for number in range(report.clips):
+                    on_clip(number < report.failed, report.media_seconds / report.clips)
+                on_report(report)
+            future.release()
+
+
+def _client(execution: Execution) -> Any:
+    import dask
+    from distributed import Client, LocalCluster
+
+    dask.config.set({"distributed.scheduler.allowed-failures": DEATHS_ALLOWED})
+    logging.getLogger("distributed").setLevel(logging.ERROR)
+    if execution.scheduler:
+        try:
+            return Client(execution.scheduler, timeout="10s")
+        except (OSError, ValueError, TimeoutError) as error:
+            raise MerError(
+                f"no Dask scheduler answers at {execution.scheduler!r} ({error}); start one or use --workers N"
+            ) from error
+    cluster = LocalCluster(n_workers=execution.workers, threads_per_worker=1, processes=True, dashboard_address=None)
+    return Client(cluster)
+
+
+def _run_in_worker(task: Task, tools: Tools) -> TaskReport:
+    from distributed import get_worker
+
+    worker = get_worker()
+    peers = max(1, int(os.environ.get("MER_WORKERS_HERE", "1")))
+    set_threads((os.cpu_count() or 1) // peers)
+    return run_task(task, replace(tools, device=_device_of_worker(tools.device, str(worker.name))))
+
+
+def _device_of_worker(device: str, worker: str) -> str:
+    """Spread workers over the CUDA devices of their machine when no index was asked for."""
+    if device != "cuda":
+        return device
+    import torch
+
+    count = torch.cuda.device_count()
+    return f"cuda:{int(worker) % count}" if worker.isdigit() and count > 1 else device
+
+
+def _outcome(future: Any, task: Task) -> tuple[TaskReport | None, Iterable[Task]]:
+    """Report of a finished task; a task that keeps killing its worker is split until the culprit stands alone."""
+    from distributed import KilledWorker
+
+    try:
+        return future.result(), ()
+    except KilledWorker:
+        if len(task.jobs) > 1:
+            logger.warning(
+                "a worker died on a shard of %d utterances; its utterances are tried one by one", len(task.jobs)
+            )
+            return None, [Task((job,), task.sets) for job in task.jobs]
+        return _give_up(task), ()
+
+
+def _give_up(task: Task) -> TaskReport:
+    """Record that an utterance kills the process that touches it."""
+    from pathlib import Path
+
+    reason = f"the worker process died {DEATHS_ALLOWED + 1} times on it (out of memory?)"
+    report = TaskReport(clips=1, failed=1, reasons=[reason])
+    for made in task.sets:
+        (job,) = task.jobs
+        row = ShardRow(job.key, job.source(made.modality), Fate.FAILED, reason)
+        report.shards.append((made.name, write_shard(Path(made.folder), made.spec, [row])))
+    return report

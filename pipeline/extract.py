@@ -1,0 +1,394 @@
+"""`mer extract`: corpus → plan → shards → catalogue."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import logging
+import os
+import platform
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from mer.cache import (
+    Catalogue,
+    Fate,
+    LabelColumn,
+    MerError,
+    SetIndex,
+    UtteranceTable,
+    atomic_write,
+    read_catalogue,
+    shard_folder,
+    write_catalogue,
+)
+from mer.stages.protocols import SAMPLE_RATE_HZ, Corpus, CorpusInfo, LabelSpec
+from mer.stages.registry import find
+from mer.stages.utterance import Utterance
+
+from .console import ProgressBar, progress_bar
+from .digests import DigestMemo
+from .execute import execute
+from .options import MODALITIES, ExtractOptions, Execution, resolve_device
+from .plan import Plan, index_set, job_of, make_plan, media_path
+from .tasks import EncodingSet, Job, TaskReport, Tools, loaded_encoder
+
+logger = logging.getLogger("mer.extract")
+
+HOPELESS = 24
+"""So many utterances failing for one reason, with none encoded, end the run: something general is wrong."""
+
+LIBRARIES = ("mer", "torch", "transformers", "av", "librosa", "opencv-python-headless", "numpy", "h5py")
+
+
+@dataclass
+class Prepared:
+    """Everything a run needs before the first clip is touched."""
+
+    corpus: Corpus
+    info: CorpusInfo
+    utterances: list[Utterance]
+    jobs: list[Job]
+    sets: list[EncodingSet]
+    previous: Catalogue | None
+    tools: Tools
+    plan: Plan
+
+
+@dataclass
+class ExtractSummary:
+    """What a run did and what its catalogue holds."""
+
+    catalogue: Path
+    made: dict[str, SetIndex]
+    clips: int = 0
+    """Utterances worked on in this run; 0 when everything was there."""
+    media_seconds: float = 0.0
+    wall_seconds: float = 0.0
+    stage_seconds: dict[str, float] = field(default_factory=dict)
+    failures: Path | None = None
+
+    def count(self, fate: Fate) -> int:
+        """Number of utterance-modality pairs with a fate."""
+        return sum(int((index.fates == fate).sum()) for index in self.made.values())
+
+
+def prepare(options: ExtractOptions, execution: Execution) -> Prepared:
+    """Read the annotation, resolve encoders, compare with what is there. No clip is decoded.
+
+    Raises
+    ------
+    MerError
+        If the corpus, an encoder, the device or the catalogue is not usable.
+    """
+    device = resolve_device(execution.device)
+    corpus = make_corpus(options)
+    info = corpus.info()
+    catalogue = options.catalogue
+    previous = _previous(catalogue, info.name)
+    utterances = _selected(list(corpus.utterances()), options, previous)
+    tools, sets = _encoders(options, info, device, execution, catalogue)
+    jobs = _jobs(corpus, utterances, catalogue)
+    if options.transcribe:
+        from .transcripts import with_transcripts
+
+        utterances, jobs = with_transcripts(utterances, jobs, tools, options.transcribe, catalogue)
+    plan = make_plan(jobs, sets, catalogue, previous.sets if previous else {}, options.retry_failed)
+    return Prepared(corpus, info, utterances, jobs, sets, previous, tools, plan)
+
+
+def extract(options: ExtractOptions, execution: Execution) -> ExtractSummary:
+    """Bring the catalogue of a corpus up to date and say what was done."""
+    started = time.perf_counter()
+    prepared = prepare(options, execution)
+    for sentence in prepared.plan.damaged:
+        logger.warning("made again: %s", sentence)
+    reports = _run(prepared, execution)
+    catalogue = _assemble(prepared, options, reports)
+    write_catalogue(options.catalogue, catalogue)
+    made = {encoding.name: catalogue.sets[encoding.name] for encoding in prepared.sets}
+    summary = ExtractSummary(options.catalogue, made, wall_seconds=time.perf_counter() - started)
+    for report in reports:
+        summary.clips += report.clips
+        summary.media_seconds += report.media_seconds
+        for stage, seconds in report.seconds.items():
+            summary.stage_seconds[stage] = summary.stage_seconds.get(stage, 0.0) + seconds
+    summary.failures = _list_failures(options.catalogue, catalogue.utterances.keys, made)
+    return summary
+
+
+# --- before -------------------------------------------------------------------------------------------------------
+
+
+def make_corpus(options: ExtractOptions) -> Corpus:
+    """Build the corpus adapter with its root and options.
+
+    Raises
+    ------
+    MerError
+        If the name, the folder or an option is not usable.
+    """
+    adapter = find("corpus", options.corpus)
+    fields = {made.name: made for made in dataclasses.fields(adapter)}
+    given = dict(options.corpus_options)
+    if options.root is not None:
+        if not options.root.is_dir():
+            raise MerError(
+                f"corpus folder {options.root} is not there; give the folder of {options.corpus!r} with --root"
+            )
+        given["root"] = options.root
+    elif fields["root"].default is dataclasses.MISSING and fields["root"].default_factory is dataclasses.MISSING:
+        raise MerError(f"corpus {options.corpus!r} needs its folder; add --root DIR")
+    unknown = sorted(set(given) - set(fields))
+    if unknown:
+        have = ", ".join(sorted(set(fields) - {"root"})) or "none"
+        raise MerError(f"corpus {options.corpus!r} has no option {unknown[0]!r}; its options: {have}")
+    made: Corpus = adapter(**given)
+    return made
+
+
+def _previous(catalogue: Path, corpus: str) -> Catalogue | None:
+    if not catalogue.exists():
+        return None
+    found = read_catalogue(catalogue)
+    if found.corpus.get("name") != corpus:
+        raise MerError(
+            f"{catalogue} holds corpus {found.corpus.get('name')!r}, not {corpus!r}; choose another file with --out"
+        )
+    return found
+
+
+def _selected(utterances: list[Utterance], options: ExtractOptions, previous: Catalogue | None) -> list[Utterance]:
+    """Apply --split and --limit; what an earlier run extracted stays."""
+    twice = [key for key, count in Counter(utterance.key for utterance in utterances).items() if count > 1]
+    if twice:
+        raise MerError(f"corpus {options.corpus!r} lists {twice[0]!r} twice; utterance ids must be unique")
+    chosen = [u for u in utterances if options.split is None or u.split == options.split]
+    if options.split is not None and not chosen:
+        splits = ", ".join(sorted({u.split for u in utterances if u.split})) or "none"
+        raise MerError(f"corpus {options.corpus!r} has no split {options.split!r}; its splits: {splits}")
+    chosen = chosen[: options.limit]
+    if not chosen:
+        raise MerError(f"corpus {options.corpus!r} has no utterances; check the folder and its annotation")
+    keep = {u.key for u in chosen} | (set(previous.utterances.keys) if previous is not None else set())
+    return [u for u in utterances if u.key in keep]
+
+
+def _encoders(
+    options: ExtractOptions, info: CorpusInfo, device: str, execution: Execution, catalogue: Path
+) -> tuple[Tools, list[EncodingSet]]:
+    from mer.stages.encoders.catalog import make_encoder
+
+    if not any(options.encoders.values()):
+        raise MerError("no encoder was asked for; use --preset, or --text-encoder, --audio-encoder, --face-encoder")
+    channel = options.channel or info.channel
+    finder = None
+    if options.encoders.get("face"):
+        from mer.stages.faces import resolve_finder
+
+        finder = resolve_finder(options.face_detector, policy=options.face_policy)
+    precision = options.precision
+    if precision == "auto":
+        precision = "bfloat16" if device.startswith("cuda") else "float32"
+    inputs: dict[str, dict[str, Any]] = {
+        "text": {},
+        "audio": {"sample_rate_hz": SAMPLE_RATE_HZ, "channel": channel, "resampler": "soxr_hq"},
+        "face": {"fps": options.face_fps, "channel": channel, **(finder.identity() if finder else {})},
+    }
+    sets = []
+    for modality in MODALITIES:
+        for name in options.encoders.get(modality, ()):
+            extra = (
+                {"max_seconds": options.max_audio_seconds} if modality == "audio" and options.max_audio_seconds else {}
+            )
+            encoder = make_encoder(
+                modality,
+                name,
+                layers=options.layers.get(modality, "last"),
+                precision=precision,
+                trust_remote_code=options.trust_remote_code,
+                **extra,
+            ).resolve()
+            spec = encoder.spec(inputs[modality], options.dtype)
+            sets.append(
+                EncodingSet(spec.set_name, encoder, spec, str(shard_folder(catalogue, spec.set_name).resolve()))
+            )
+    tools = Tools(
+        channel=channel,
+        face_fps=options.face_fps,
+        finder=finder,
+        keep_faces=str(_side_folder(catalogue) / "faces") if execution.keep_faces and finder else None,
+        device=device,
+        budget=execution.budget,
+        decode_threads=execution.decode_threads or max(1, min(8, (os.cpu_count() or 2))),
+    )
+    return tools, sets
+
+
+def _side_folder(catalogue: Path) -> Path:
+    return shard_folder(catalogue, "x").parent.resolve()
+
+
+def _jobs(corpus: Corpus, utterances: Sequence[Utterance], catalogue: Path) -> list[Job]:
+    from mer.stages.media import media_digest
+
+    root = Path(corpus.root).resolve()
+    files = [
+        path
+        for utterance in utterances
+        for path in (media_path(root, utterance.media), media_path(root, utterance.sound_media))
+        if path is not None
+    ]
+    memo = DigestMemo(_side_folder(catalogue) / "media-digests.json", media_digest)
+    with progress_bar("reading media digests", len(set(files))) as bar:
+        digests = memo.of_all(files, bar.advance)
+    if files:
+        memo.save()
+    return [job_of(utterance, root, digests) for utterance in utterances]
+
+
+# --- during -------------------------------------------------------------------------------------------------------
+
+
+def _run(prepared: Prepared, execution: Execution) -> list[TaskReport]:
+    plan = prepared.plan
+    if not plan.tasks:
+        return []
+    if not execution.workers and not execution.scheduler:
+        for made in {made.name: made for task in plan.tasks for made in task.sets}.values():
+            loaded_encoder(made, prepared.tools)  # a bad checkpoint or device is told before any clip is decoded
+    reports: list[TaskReport] = []
+    with progress_bar("extracting", plan.utterances_to_do) as bar:
+        meter = _Meter(bar)
+
+        def on_report(report: TaskReport) -> None:
+            reports.append(report)
+            meter.check(report)
+
+        try:
+            execute(plan.tasks, prepared.tools, execution, on_report, meter.clip)
+        except KeyboardInterrupt:
+            raise MerError(
+                f"interrupted after {meter.clips} clips; finished shards are kept, run the same command again to go on"
+            ) from None
+    return reports
+
+
+class _Meter:
+    """Counts clips, hours and failures, and writes them beside the bar."""
+
+    def __init__(self, bar: ProgressBar) -> None:
+        self.bar = bar
+        self.started = time.perf_counter()
+        self.clips = 0
+        self.failed = 0
+        self.media_seconds = 0.0
+        self.reasons: Counter[str] = Counter()
+        self.encoded = 0
+
+    def clip(self, failed: bool, media_seconds: float) -> None:
+        """Count one utterance."""
+        self.clips += 1
+        self.failed += failed
+        self.media_seconds += media_seconds
+        elapsed = max(1e-6, time.perf_counter() - self.started)
+        pace = f"{self.clips / elapsed:.1f} clips/s · {self.media_seconds / elapsed:.1f} h media/h"
+        self.bar.advance(1, f"{pace} · {self.failed} failed")
+
+    def check(self, report: TaskReport) -> None:
+        """Stop a run in which everything fails alike."""
+        self.reasons.update(report.reasons)
+        self.encoded += report.clips - report.failed
+        if self.encoded == 0 and self.reasons:
+            reason, count = self.reasons.most_common(1)[0]
+            if count >= HOPELESS:
+                raise MerError(f"stopped: all of the first {count} utterances failed the same way: {reason}")
+
+
+# --- after --------------------------------------------------------------------------------------------------------
+
+
+def _assemble(prepared: Prepared, options: ExtractOptions, reports: Sequence[TaskReport]) -> Catalogue:
+    wanted = {modality: [(job.key, job.source(modality)) for job in prepared.jobs] for modality in MODALITIES}
+    sets: dict[str, SetIndex] = {}
+    mine = {made.name: made for made in prepared.sets}
+    for name, index in (prepared.previous.sets if prepared.previous else {}).items():
+        if name not in mine:
+            folder = shard_folder(options.catalogue, name)
+            sets[name] = index_set(
+                index.spec, folder, [info.name for info in index.shards], wanted[index.spec.modality]
+            )
+    for name, made in mine.items():
+        names = list(prepared.plan.shards[name])
+        names += [
+            info.name for report in reports for other, info in report.shards if other == name and info.name not in names
+        ]
+        folder = Path(made.folder)
+        existing = [shard for shard in names if (folder / f"{shard}.h5").exists()]
+        sets[name] = index_set(made.spec, folder, existing, wanted[made.modality])
+    return Catalogue(
+        corpus=corpus_record(prepared.info, prepared.corpus),
+        utterances=utterance_table(prepared.utterances, prepared.info.labels),
+        sets=sets,
+        provenance=_provenance(options),
+    )
+
+
+def corpus_record(info: CorpusInfo, corpus: Corpus) -> dict[str, Any]:
+    """Facts about the corpus as the catalogue keeps them, JSON-able."""
+    record = dataclasses.asdict(info)
+    record["labels"] = {name: dataclasses.asdict(label) for name, label in info.labels.items()}
+    record["options"] = {
+        made.name: value
+        for made in dataclasses.fields(corpus)  # type: ignore[arg-type]
+        if made.name != "root" and isinstance(value := getattr(corpus, made.name), str | int | float | bool | None)
+    }
+    return record
+
+
+def utterance_table(utterances: Sequence[Utterance], labels: Mapping[str, LabelSpec]) -> UtteranceTable:
+    """Turn a corpus' utterances into the columns of a catalogue."""
+    records = [dataclasses.asdict(utterance) for utterance in utterances]
+    columns = {
+        name: LabelColumn.of(label.kind, label.classes, [utterance.labels.get(name) for utterance in utterances])
+        for name, label in labels.items()
+    }
+    return UtteranceTable.from_records(records, columns)
+
+
+def _provenance(options: ExtractOptions) -> dict[str, Any]:
+    """What made these features, without clocks and hosts, so that equal runs leave equal catalogues."""
+    chosen = {
+        key: value
+        for key, value in dataclasses.asdict(options).items()
+        if key not in {"root", "out", "retry_failed"} and value not in (None, "", {}, False)
+    }
+    return {
+        "options": chosen,
+        "libraries": {name: version(name) for name in LIBRARIES},
+        "python": platform.python_version(),
+    }
+
+
+def _list_failures(catalogue: Path, keys: Sequence[str], made: Mapping[str, SetIndex]) -> Path | None:
+    """Write the utterances that have no features, and why, beside the shards."""
+    lines = [
+        (key, name, Fate(int(fate)).name.lower(), reason)
+        for name, index in made.items()
+        for key, fate, reason in zip(keys, index.fates, index.reasons, strict=True)
+        if fate != Fate.OK
+    ]
+    path = _side_folder(catalogue) / "without-features.csv"
+    if not lines:
+        path.unlink(missing_ok=True)
+        return None
+    with atomic_write(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(("id", "feature_set", "fate", "reason"))
+        writer.writerows(lines)
+    return path

@@ -1,0 +1,238 @@
+"""What an extraction will do: which utterances still need which features, cut into shards.
+
+The plan depends on the corpus and on the last finished catalogue alone, never on what a killed run left behind;
+so a run that is started again plans the same shards, finds the finished ones by name, and makes the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xxhash
+
+from mer.cache import (
+    DamagedError,
+    Fate,
+    FeatureSpec,
+    MerError,
+    SetIndex,
+    ShardIndex,
+    ShardInfo,
+    canonical_json,
+    check_shard,
+    read_shard_index,
+    shard_folder,
+    shard_name,
+)
+from mer.stages.utterance import Utterance
+
+from .tasks import EncodingSet, Job, Task
+
+SHARD_CLIPS = 64
+SHARD_ROW_WIDTH = 2048
+"""Up to this row width a shard holds `SHARD_CLIPS` utterances, beyond it proportionally fewer."""
+
+
+@dataclass
+class KnownShards:
+    """The shards of one feature set that are sound, and which of their rows answer for which utterance."""
+
+    infos: list[ShardInfo] = field(default_factory=list)
+    rows: dict[tuple[str, bytes], tuple[int, int]] = field(default_factory=dict)
+    """(key, source digest) to (shard, row); a later shard overrides an earlier one."""
+    indexes: list[ShardIndex] = field(default_factory=list)
+
+    def add(self, info: ShardInfo, index: ShardIndex) -> None:
+        """Take in one shard."""
+        number = len(self.infos)
+        self.infos.append(info)
+        self.indexes.append(index)
+        for row, (key, source) in enumerate(zip(index.keys, index.sources, strict=True)):
+            self.rows[str(key), bytes(source)] = (number, row)
+
+    def fate(self, key: str, source: bytes) -> Fate:
+        """Fate of an utterance, PENDING when no shard answers for it."""
+        found = self.rows.get((key, source))
+        if found is None:
+            return Fate.PENDING
+        return Fate(int(self.indexes[found[0]].fates[found[1]]))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Work to do and work found done."""
+
+    jobs: tuple[Job, ...]
+    sets: tuple[EncodingSet, ...]
+    tasks: tuple[Task, ...]
+    """Work to do; a task whose shards all exist is left out."""
+    shards: Mapping[str, list[str]]
+    """Per feature set the names of every shard that will answer, in order: known, found finished, and to be made."""
+    known: Mapping[str, KnownShards]
+    damaged: tuple[str, ...] = ()
+    """Sentences about shards that were damaged or gone and are made again."""
+
+    @property
+    def utterances_to_do(self) -> int:
+        """Number of utterances in the tasks."""
+        return sum(len(task.jobs) for task in self.tasks)
+
+
+def job_of(utterance: Utterance, root: Path, digests: Mapping[Path, bytes | None]) -> Job:
+    """Turn an utterance into a job, with the digests of what it gives to the encoders."""
+    picture = media_path(root, utterance.media)
+    sound = media_path(root, utterance.sound_media)
+    place = [(digests.get(path) or b"").hex() if path is not None else None for path in (picture, sound)]
+    media = [*place, utterance.start_seconds, utterance.end_seconds, utterance.face_region, utterance.known_bad]
+    return Job(
+        key=utterance.key,
+        text=utterance.text,
+        picture=str(picture) if picture is not None else None,
+        sound=str(sound) if sound is not None else None,
+        start_seconds=utterance.start_seconds,
+        end_seconds=utterance.end_seconds,
+        face_region=utterance.face_region,
+        known_bad=utterance.known_bad,
+        text_source=_digest(utterance.text),
+        media_source=_digest(media),
+    )
+
+
+def media_path(root: Path, relative: str | None) -> Path | None:
+    """Path of a corpus file.
+
+    Raises
+    ------
+    MerError
+        If the path would leave the corpus folder.
+    """
+    if relative is None:
+        return None
+    path = root / relative
+    if Path(relative).is_absolute() or ".." in Path(relative).parts:
+        raise MerError(f"media path {relative!r} leaves the corpus folder {root}; give a path inside it")
+    return path
+
+
+def _digest(value: object) -> bytes:
+    return xxhash.xxh3_128_digest(canonical_json(value).encode())
+
+
+def make_plan(
+    jobs: Sequence[Job],
+    sets: Sequence[EncodingSet],
+    catalogue: Path,
+    previous: Mapping[str, SetIndex],
+    retry_failed: bool = False,
+) -> Plan:
+    """Compare what is wanted with what the last catalogue holds and with the shards on disk."""
+    known: dict[str, KnownShards] = {}
+    damaged: list[str] = []
+    for made in sets:
+        known[made.name] = load_known(catalogue, made.name, previous.get(made.name), damaged.append)
+    tasks: list[Task] = []
+    shards = {made.name: [info.name for info in known[made.name].infos] for made in sets}
+    for missing, chunk in _chunks(jobs, sets, known, retry_failed):
+        unfinished = []
+        for made in missing:
+            name = shard_name(made.spec, [job.key for job in chunk], [job.source(made.modality) for job in chunk])
+            shards[made.name] = [other for other in shards[made.name] if other != name] + [name]
+            if retry_failed or not _is_finished(Path(made.folder) / f"{name}.h5", damaged.append):
+                unfinished.append(made)
+        if unfinished:
+            tasks.append(Task(tuple(chunk), tuple(unfinished)))
+    return Plan(tuple(jobs), tuple(sets), tuple(tasks), shards, known, tuple(damaged))
+
+
+def _chunks(
+    jobs: Sequence[Job], sets: Sequence[EncodingSet], known: Mapping[str, KnownShards], retry_failed: bool
+) -> Iterable[tuple[tuple[EncodingSet, ...], list[Job]]]:
+    """Group the utterances by the sets they still need, in corpus order, and cut the groups into shards."""
+    groups: dict[tuple[str, ...], list[Job]] = {}
+    redo = {Fate.PENDING, Fate.FAILED} if retry_failed else {Fate.PENDING}
+    for job in jobs:
+        needs = tuple(made.name for made in sets if known[made.name].fate(job.key, job.source(made.modality)) in redo)
+        if needs:
+            groups.setdefault(needs, []).append(job)
+    by_name = {made.name: made for made in sets}
+    for names, members in groups.items():
+        missing = tuple(by_name[name] for name in names)
+        size = shard_clips(max(made.spec.dim for made in missing))
+        for start in range(0, len(members), size):
+            yield missing, members[start : start + size]
+
+
+def shard_clips(dim: int) -> int:
+    """Utterances per shard for rows of a width."""
+    return SHARD_CLIPS if dim <= SHARD_ROW_WIDTH else max(4, SHARD_CLIPS * SHARD_ROW_WIDTH // dim)
+
+
+def load_known(catalogue: Path, set_name: str, index: SetIndex | None, complain: Callable[[str], None]) -> KnownShards:
+    """Read the index of every shard the last catalogue lists, leaving out what is gone or damaged."""
+    known = KnownShards()
+    folder = shard_folder(catalogue, set_name)
+    for info in index.shards if index is not None else ():
+        path = folder / f"{info.name}.h5"
+        try:
+            check_shard(path, deep=True)
+            known.add(info, read_shard_index(path))
+        except DamagedError as error:
+            complain(str(error))
+    return known
+
+
+def _is_finished(path: Path, complain: Callable[[str], None]) -> bool:
+    if not path.exists():
+        return False
+    try:
+        check_shard(path, deep=True)
+    except DamagedError as error:
+        complain(str(error))
+        return False
+    return True
+
+
+def index_set(spec: FeatureSpec, folder: Path, shards: Sequence[str], wanted: Sequence[tuple[str, bytes]]) -> SetIndex:
+    """Collect the fates of a feature set from its shards, one entry per utterance of the table.
+
+    `wanted` gives the key and the source digest of every utterance; a shard row made from other sources (an older
+    transcript, another file) does not answer.
+    """
+    known = KnownShards()
+    for name in shards:
+        index = read_shard_index(folder / f"{name}.h5")
+        known.add(index.info, index)
+    columns = _empty_columns(len(wanted))
+    used: dict[int, int] = {}
+    for position, (key, source) in enumerate(wanted):
+        columns["sources"][position] = np.frombuffer(source, np.uint8)
+        found = known.rows.get((key, source))
+        if found is None:
+            continue
+        shard, row = found
+        index = known.indexes[shard]
+        columns["fates"][position] = index.fates[row]
+        columns["reasons"][position] = index.reasons[row]
+        columns["shard"][position] = used.setdefault(shard, len(used))
+        columns["start"][position] = index.offsets[row]
+        columns["length"][position] = index.offsets[row + 1] - index.offsets[row]
+        columns["checksums"][position] = index.checksums[row]
+        columns["coverage"][position] = index.coverage[row]
+    return SetIndex(spec=spec, shards=[known.infos[shard] for shard in used], **columns)
+
+
+def _empty_columns(count: int) -> dict[str, Any]:
+    return {
+        "fates": np.full(count, Fate.PENDING, np.uint8),
+        "reasons": [""] * count,
+        "shard": np.full(count, -1, np.int32),
+        "start": np.zeros(count, np.int64),
+        "length": np.zeros(count, np.int64),
+        "checksums": np.zeros(count, np.uint64),
+        "sources": np.zeros((count, 16), np.uint8),
+        "coverage": np.zeros(count, np.float32),
+    }

@@ -1,0 +1,54 @@
+"""From the options of `mer extract` to one encoder list and one layer choice per modality."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from mer.cache import MerError
+from mer.stages.registry import suggest
+
+from .options import MODALITIES
+
+
+def preset_of(preset: str | None, corpus: str, encoders_given: bool) -> str:
+    """Name of the preset to start from; empty when the encoders are all given one by one.
+
+    Raises
+    ------
+    MerError
+        If there is no such preset.
+    """
+    from mer.stages.encoders.catalog import PRESETS
+
+    if preset is not None and preset not in PRESETS:
+        raise MerError(f"unknown preset {preset!r}; {suggest(preset, PRESETS)}")
+    if preset is None and not encoders_given:
+        return "demo" if corpus == "demo" else "base"
+    return preset or ""
+
+
+def chosen_encoders(preset: str, **given: Sequence[str] | None) -> Mapping[str, tuple[str, ...]]:
+    """Encoders per modality: those of the preset, overridden by those given; `none` leaves a modality out."""
+    from mer.stages.encoders.catalog import PRESETS
+
+    chosen: dict[str, tuple[str, ...]] = {}
+    for modality in MODALITIES:
+        names = given.get(modality) or ((getattr(PRESETS[preset], modality),) if preset else ())
+        names = tuple(name for name in names if name and name != "none")
+        if names:
+            chosen[modality] = names
+    return chosen
+
+
+def layers_by_modality(given: Sequence[str]) -> Mapping[str, str]:
+    """Parse `--layers last --layers audio=-4:`: a plain choice holds for all modalities, a named one overrides it."""
+    chosen: dict[str, str] = {}
+    for item in sorted(given, key=lambda text: "=" in text):
+        modality, equals, layers = item.partition("=")
+        if not equals:
+            chosen = dict.fromkeys(MODALITIES, item)
+        elif modality in MODALITIES:
+            chosen[modality] = layers
+        else:
+            raise MerError(f"--layers {item!r} names no modality; {suggest(modality, list(MODALITIES))}")
+    return chosen
