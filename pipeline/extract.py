@@ -34,7 +34,7 @@ from mer.stages.utterance import Utterance
 from .console import ProgressBar, progress_bar
 from .digests import DigestMemo
 from .execute import execute
-from .options import MODALITIES, ExtractOptions, Execution, resolve_device
+from .options import MODALITIES, Execution, ExtractOptions, resolve_device
 from .plan import Plan, index_set, job_of, make_plan, media_path
 from .tasks import EncodingSet, Job, TaskReport, Tools, loaded_encoder
 

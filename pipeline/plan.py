@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import xxhash
 
 from mer.cache import (
     DamagedError,
@@ -22,7 +21,6 @@ from mer.cache import (
     SetIndex,
     ShardIndex,
     ShardInfo,
-    canonical_json,
     check_shard,
     read_shard_index,
     shard_folder,
@@ -30,7 +28,7 @@ from mer.cache import (
 )
 from mer.stages.utterance import Utterance
 
-from .tasks import EncodingSet, Job, Task
+from .tasks import EncodingSet, Job, Task, digest_of
 
 SHARD_CLIPS = 64
 SHARD_ROW_WIDTH = 2048
@@ -97,8 +95,8 @@ def job_of(utterance: Utterance, root: Path, digests: Mapping[Path, bytes | None
         end_seconds=utterance.end_seconds,
         face_region=utterance.face_region,
         known_bad=utterance.known_bad,
-        text_source=_digest(utterance.text),
-        media_source=_digest(media),
+        text_source=digest_of(utterance.text),
+        media_source=digest_of(media),
     )
 
 
@@ -116,10 +114,6 @@ def media_path(root: Path, relative: str | None) -> Path | None:
     if Path(relative).is_absolute() or ".." in Path(relative).parts:
         raise MerError(f"media path {relative!r} leaves the corpus folder {root}; give a path inside it")
     return path
-
-
-def _digest(value: object) -> bytes:
-    return xxhash.xxh3_128_digest(canonical_json(value).encode())
 
 
 def make_plan(

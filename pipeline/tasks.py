@@ -17,7 +17,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mer.cache import Fate, FeatureSequence, FeatureSpec, MerError, ShardInfo, ShardRow, write_shard
+import xxhash
+
+from mer.cache import Fate, FeatureSequence, FeatureSpec, MerError, ShardInfo, ShardRow, canonical_json, write_shard
 from mer.stages.protocols import Encoder, EncoderInput, FaceCrops, LoadedEncoder, Waveform
 
 STOP = threading.Event()
@@ -47,6 +49,11 @@ class Job:
     def source(self, modality: str) -> bytes:
         """Digest of what this utterance gives to a modality, 16 bytes."""
         return self.text_source if modality == "text" else self.media_source
+
+
+def digest_of(value: object) -> bytes:
+    """Digest of a JSON-able value, 16 bytes."""
+    return xxhash.xxh3_128_digest(canonical_json(value).encode())
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ def extract(
     preset: Annotated[
         str | None,
         typer.Option(
-            help="demo, base, large or drkf: one encoder per modality (see `mer encoders`). [default: base, or demo for the demo corpus]",
+            help="demo, base, large or drkf: one encoder per modality. [default: base; demo for the demo corpus]",
             rich_help_panel=WHAT,
         ),
     ] = None,
@@ -38,7 +38,7 @@ def extract(
     layers: Annotated[
         list[str] | None,
         typer.Option(
-            help="last, -4: (mean of the last four), 6,9,12 (mean of these) or all (kept as a stack, mixed by the head). "
+            help="last, -4: (mean of the last four), 6,9,12 (mean of these) or all (a stack that the head mixes). "
             "For one modality: audio=all. Repeatable.",
             rich_help_panel=WHAT,
         ),
@@ -119,7 +119,7 @@ def extract(
     from mer.pipeline.console import set_up_logging
     from mer.pipeline.extract import extract as run
     from mer.pipeline.extract import prepare
-    from mer.pipeline.options import ExtractOptions, Execution
+    from mer.pipeline.options import Execution, ExtractOptions
     from mer.pipeline.presets import chosen_encoders, layers_by_modality, preset_of
 
     set_up_logging()
@@ -178,10 +178,10 @@ def print_summary(summary: ExtractSummary) -> None:
         shown.add_row(name, *counts, f"{int(index.length.sum()):,}", f"{size:,}")
     results.print(shown)
     if summary.clips:
-        rate = summary.clips / max(1e-9, summary.wall_seconds)
-        hours = summary.media_seconds / max(1e-9, summary.wall_seconds)
+        seconds = max(1e-9, summary.wall_seconds)
+        rate, hours = summary.clips / seconds, summary.media_seconds / seconds
         results.print(
-            f"{summary.clips} utterances in {summary.wall_seconds:.1f} s: {rate:.1f} clips/s, {hours:.1f} hours of media per hour"
+            f"{summary.clips} utterances in {seconds:.1f} s: {rate:.1f} clips/s, {hours:.1f} hours of media per hour"
         )
     else:
         results.print("nothing to do: every utterance already has its features")
