@@ -21,6 +21,7 @@ CORPORA: dict[str, str] = {
 
 HEADS: dict[str, str] = {
     "drkf": "mer.stages.heads.drkf:DrkfHead",
+    "concat": "mer.stages.heads.concat:ConcatHead",
 }
 
 TABLES: Mapping[str, dict[str, str]] = {"corpus": CORPORA, "head": HEADS}

@@ -90,8 +90,11 @@ class Head(nn.Module, ABC):
     def classify(self, vector: Tensor) -> Tensor:
         """Map fused (or context-enriched) vectors (..., width) to outputs (..., inputs.outputs)."""
 
-    def auxiliary(self, batch: Batch, fused: Fused, progress: float) -> dict[str, Tensor]:
-        """Training-only loss terms by name, already weighted. `progress` runs from 0 to 1 over training."""
+    def auxiliary(self, batch: Batch, fused: Fused, progress: float | Tensor) -> dict[str, Tensor]:
+        """Training-only loss terms by name, already weighted. `progress` runs from 0 to 1 over training.
+
+        A 0-d tensor is welcome too: it keeps a compiled or captured step from being made anew for every value.
+        """
         return {}
 
     def forward(self, batch: Batch) -> Tensor:

@@ -1,0 +1,257 @@
+"""Building blocks of the heads.
+
+All of them keep fixed shapes and never branch on data, so that `torch.func.vmap` can run stacked copies of a head
+(seeds and folds side by side) and `torch.compile` or CUDA graphs can capture a step. Padding may hold anything.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .base import Batch, ModalityShape
+
+MASKED = -1e4
+"""Attention logit of a masked step: zero weight after the softmax, finite in every floating type."""
+
+
+def split_last(x: Tensor, *sizes: int) -> Tensor:
+    """Split the last axis into axes of these sizes."""
+    return x.reshape(*x.shape[:-1], *sizes)
+
+
+def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
+    """Mean over the steps where `mask` (B, T) is True: (B, T, d) to (B, d); zeros for a row without steps."""
+    weight = mask.to(x.dtype).unsqueeze(-1)
+    return (x * weight).sum(-2) / weight.sum(-2).clamp(min=1)
+
+
+def stride_pool(x: Tensor, valid: Tensor, stride: int) -> tuple[Tensor, Tensor]:
+    """Average `stride` neighbouring steps over their valid ones; a pooled step is valid if any of them is.
+
+    Shapes (B, T, D), (B, T) to (B, ceil(T / stride), D), (B, ceil(T / stride)). Invalid steps come out as zeros.
+    """
+    x = torch.where(valid.unsqueeze(-1), x, 0)
+    if stride == 1:
+        return x, valid
+    extra = -x.shape[-2] % stride
+    x, valid = F.pad(x, (0, 0, 0, extra)), F.pad(valid, (0, extra))
+    windows = split_last(valid, -1, stride)
+    count = windows.sum(-1).clamp(min=1).to(x.dtype)
+    pooled = x.reshape(*x.shape[:-2], -1, stride, x.shape[-1]).sum(-2)
+    return pooled / count.unsqueeze(-1), windows.any(-1)
+
+
+def sinusoids(length: int, dim: int, like: Tensor) -> Tensor:
+    """Sinusoidal position codes of shape (length, dim), on the device and in the dtype of `like`."""
+    half = dim // 2
+    rate = torch.exp(torch.arange(half, device=like.device) * (-math.log(10_000.0) / max(half - 1, 1)))
+    angle = torch.arange(length, device=like.device).unsqueeze(1) * rate
+    return F.pad(torch.cat([angle.sin(), angle.cos()], 1), (0, dim - 2 * half)).to(like.dtype)
+
+
+def reverse_gradient(x: Tensor, factor: float | Tensor) -> Tensor:
+    """Gradient reversal (DANN): `x` forward, `-factor` times the gradient backward."""
+    return x.detach() + factor * (x.detach() - x)
+
+
+def mlp(dim: int, hidden: int, out: int, dropout: float) -> nn.Sequential:
+    """Linear, GELU, dropout, Linear."""
+    return nn.Sequential(nn.Linear(dim, hidden), nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden, out))
+
+
+def presence(batch: Batch, modalities: Mapping[str, object], drop: float, training: bool) -> Tensor:
+    """Which modality each utterance brings, shape (B, M) bool, in the order of `modalities`.
+
+    A modality without a valid step counts as absent. Training drops each with probability `drop`, but never all.
+    """
+    here = torch.stack([batch.present[m] & batch.valid[m].any(-1) for m in modalities], -1)
+    if not training or drop == 0 or here.shape[-1] == 1:
+        return here
+    kept = here & (torch.rand(here.shape, device=here.device) >= drop)
+    return torch.where(kept.any(-1, keepdim=True), kept, here)
+
+
+def drop_steps(valid: Tensor, probability: float) -> Tensor:
+    """Hide single steps (tokens) at random, never all of a row: (B, T) to (B, T)."""
+    kept = valid & (torch.rand(valid.shape, device=valid.device) >= probability)
+    return torch.where(kept.any(-1, keepdim=True), kept, valid)
+
+
+def span_mask(valid: Tensor, probability: float, span: int) -> Tensor:
+    """Draw spans covering about `probability` of the steps, as SpecAugment's time masking does: (B, T) bool."""
+    starts = (torch.rand(valid.shape, device=valid.device) < probability / span).float()
+    return (F.max_pool1d(F.pad(starts, (span - 1, 0)), span, 1) > 0) & valid
+
+
+class Adapter(nn.Module):
+    """One modality's way in: layer mix, time pooling, noise, `LN(Linear(x))`.
+
+    Parameters
+    ----------
+    shape
+        Width and number of stacked layers; a stack is mixed by learned softmax weights.
+    dim
+        Width of the result.
+    stride
+        Steps averaged into one before anything else.
+    dropout
+        Dropout on the input features in training.
+    noise
+        Standard deviation of Gaussian noise added to the (normalised) features in training.
+    hide_steps
+        Probability of hiding a step in training (for tokens).
+    hide_spans
+        Share of steps zeroed in spans of about `span` unpooled steps in training (for frames).
+    input_norm
+        Normalise each input row first.
+    """
+
+    def __init__(
+        self,
+        shape: ModalityShape,
+        dim: int,
+        *,
+        stride: int = 1,
+        dropout: float = 0.0,
+        noise: float = 0.0,
+        hide_steps: float = 0.0,
+        hide_spans: float = 0.0,
+        span: int = 10,
+        input_norm: bool = False,
+    ) -> None:
+        super().__init__()
+        self.shape, self.stride, self.noise = shape, stride, noise
+        self.hide_steps, self.hide_spans, self.span = hide_steps, hide_spans, max(1, round(span / stride))
+        self.mix = nn.Parameter(torch.zeros(shape.stack)) if shape.stack > 1 else None
+        self.input_norm = nn.LayerNorm(shape.dim) if input_norm else nn.Identity()
+        self.dropout = nn.Dropout(dropout)
+        self.linear = nn.Linear(shape.dim, dim)
+        self.norm = nn.LayerNorm(dim)
+
+    def forward(self, values: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+        """Map (B, T, stack * dim), (B, T) to (B, T', dim), (B, T')."""
+        x, valid = stride_pool(values, valid, self.stride)
+        x = x.to(self.linear.weight.dtype)
+        if self.mix is not None:
+            layers = split_last(x, self.shape.stack, self.shape.dim)
+            x = (layers * self.mix.softmax(0).unsqueeze(-1)).sum(-2)
+        if self.training:
+            x, valid = self._disturb(x, valid)
+        return self.norm(self.linear(self.dropout(self.input_norm(x)))), valid
+
+    def _disturb(self, x: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+        if self.noise:
+            x = x + self.noise * torch.randn(x.shape, device=x.device, dtype=x.dtype)
+        if self.hide_spans:
+            x = torch.where(span_mask(valid, self.hide_spans, self.span).unsqueeze(-1), 0, x)
+        if self.hide_steps:
+            valid = drop_steps(valid, self.hide_steps)
+        return x, valid
+
+
+class Attention(nn.Module):
+    """Multi-head attention with a key mask, as plain matrix products: they vmap, and a row without keys gives zeros."""
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.query = nn.Linear(dim, dim)
+        self.key_value = nn.Linear(dim, 2 * dim)
+        self.out = nn.Linear(dim, dim)
+
+    def forward(self, x: Tensor, memory: Tensor, valid: Tensor | None) -> Tensor:
+        """Attend from `x` (B, N, dim) to `memory` (B, T, dim) where `valid` (B, T), or everywhere if None."""
+        query = split_last(self.query(x), self.heads, -1).transpose(-2, -3)
+        key, value = split_last(self.key_value(memory), 2 * self.heads, -1).transpose(-2, -3).chunk(2, -3)
+        scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
+        if valid is not None:
+            scores = torch.where(valid.unsqueeze(-2).unsqueeze(-2), scores, MASKED)
+        mixed = (scores.softmax(-1).to(value.dtype) @ value).transpose(-2, -3).flatten(-2)
+        if valid is not None:
+            mixed = mixed * valid.any(-1).unsqueeze(-1).unsqueeze(-1).to(mixed.dtype)
+        return self.out(mixed)  # type: ignore[no-any-return]
+
+
+class TransformerLayer(nn.Module):
+    """Attention and feed-forward with residuals; norms before (default) or, as in BERT, after.
+
+    With `memory` it attends to another sequence (normalised by the same norm), else to itself.
+    """
+
+    def __init__(self, dim: int, heads: int, hidden: int, dropout: float, pre_norm: bool = True) -> None:
+        super().__init__()
+        self.pre_norm = pre_norm
+        self.attention = Attention(dim, heads)
+        self.feed = mlp(dim, hidden, dim, dropout)
+        self.norm1, self.norm2 = nn.LayerNorm(dim), nn.LayerNorm(dim)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, valid: Tensor | None, memory: Tensor | None = None, readout: int = 0) -> Tensor:
+        """Map (B, T, dim) to (B, T, dim), or to the first `readout` steps only, which costs far less."""
+        source = x if memory is None else memory
+        x = x[..., :readout, :] if readout else x
+        if self.pre_norm:
+            keys = self.norm1(source)
+            queries = (keys[..., :readout, :] if readout else keys) if memory is None else self.norm1(x)
+            x = x + self.dropout(self.attention(queries, keys, valid))
+            return x + self.dropout(self.feed(self.norm2(x)))  # type: ignore[no-any-return]
+        x = self.norm1(x + self.dropout(self.attention(x, source, valid)))
+        return self.norm2(x + self.dropout(self.feed(x)))  # type: ignore[no-any-return]
+
+
+class Transformer(nn.Module):
+    """A stack of layers with a final norm (pre-norm only)."""
+
+    def __init__(
+        self, layers: int, dim: int, heads: int, *, expand: int = 2, dropout: float = 0.1, pre_norm: bool = True
+    ) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(
+            TransformerLayer(dim, heads, expand * dim, dropout, pre_norm) for _ in range(layers)
+        )
+        self.norm = nn.LayerNorm(dim) if pre_norm and layers else nn.Identity()
+
+    def forward(self, x: Tensor, valid: Tensor | None, memory: Tensor | None = None, readout: int = 0) -> Tensor:
+        """Map (B, T, dim) to (B, T, dim), or to (B, readout, dim): the last layer then computes only those steps."""
+        last = len(self.layers) - 1
+        for index, layer in enumerate(self.layers):
+            x = layer(x, valid, memory, readout if index == last else 0)
+        return self.norm(x)  # type: ignore[no-any-return]
+
+
+class AttentivePool(nn.Module):
+    """Masked attentive pooling: `s_t = w tanh(W h_t)`, softmax over the valid steps; zeros for a row without any."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.hidden = nn.Linear(dim, dim)
+        self.score = nn.Linear(dim, 1, bias=False)
+
+    def forward(self, x: Tensor, valid: Tensor) -> Tensor:
+        """Map (B, T, dim), (B, T) to (B, dim)."""
+        score = torch.where(valid, self.score(self.hidden(x).tanh()).squeeze(-1), MASKED)
+        weight = score.softmax(-1).to(x.dtype) * valid.to(x.dtype)
+        return (weight.unsqueeze(-2) @ x).squeeze(-2)
+
+
+class SequenceEncoder(nn.Module):
+    """Adapter, position codes with a learned gain, and a transformer; without layers it is the adapter alone."""
+
+    def __init__(self, adapter: Adapter, layers: int, dim: int, heads: int, *, expand: int, dropout: float) -> None:
+        super().__init__()
+        self.adapter = adapter
+        self.transformer = Transformer(layers, dim, heads, expand=expand, dropout=dropout) if layers else None
+        self.gain = nn.Parameter(torch.tensor(0.1)) if layers else None
+
+    def forward(self, values: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+        """Map (B, T, stack * D), (B, T) to (B, T', dim), (B, T')."""
+        x, valid = self.adapter(values, valid)
+        if self.transformer is None or self.gain is None:
+            return x, valid
+        x = x + self.gain * sinusoids(x.shape[-2], x.shape[-1], x)
+        return self.transformer(x, valid), valid
