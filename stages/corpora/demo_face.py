@@ -73,7 +73,7 @@ class FacePainter:
         head = self._head.copy()
         self._paint_eyes(head, pose)
         self._paint_mouth(head, pose)
-        turn = cv2.getRotationMatrix2D(tuple(self._centre + [0, self._unit]), pose.tilt_degrees, 1.0)
+        turn = cv2.getRotationMatrix2D((self._centre[0], self._centre[1] + self._unit), pose.tilt_degrees, 1.0)
         turn[:, 2] += np.array(pose.shift) * self.size[1]
         head = cv2.warpAffine(head, turn, self.size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         alpha = cv2.warpAffine(self._alpha, turn, self.size, flags=cv2.INTER_LINEAR)[..., None]

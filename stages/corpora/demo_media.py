@@ -142,7 +142,10 @@ def _video_frames(picture: Picture) -> Iterator[Any]:
 
 def _audio_stream(out: Any, codec: str, sound: Sound) -> Any:
     rate = 48_000 if codec == "libopus" else sound.rate_hz
-    return out.add_stream(codec, rate=rate, layout=sound.layout)
+    stream = out.add_stream(codec, rate=rate, layout=sound.layout)
+    if codec == "aac":
+        stream.options = {"aac_coder": "fast"}
+    return stream
 
 
 def _audio_frames(sound: Sound) -> Iterator[Any]:
