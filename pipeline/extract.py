@@ -15,6 +15,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from mer.cache import (
     Catalogue,
     Fate,
@@ -316,13 +319,12 @@ class _Meter:
 def _assemble(prepared: Prepared, options: ExtractOptions, reports: Sequence[TaskReport]) -> Catalogue:
     wanted = {modality: [(job.key, job.source(modality)) for job in prepared.jobs] for modality in MODALITIES}
     sets: dict[str, SetIndex] = {}
+    durations = np.full(len(prepared.jobs), np.nan)
     mine = {made.name: made for made in prepared.sets}
     for name, index in (prepared.previous.sets if prepared.previous else {}).items():
         if name not in mine:
-            folder = shard_folder(options.catalogue, name)
-            sets[name] = index_set(
-                index.spec, folder, [info.name for info in index.shards], wanted[index.spec.modality]
-            )
+            folder, shards = shard_folder(options.catalogue, name), [info.name for info in index.shards]
+            sets[name] = index_set(index.spec, folder, shards, wanted[index.spec.modality], durations)
     for name, made in mine.items():
         names = list(prepared.plan.shards[name])
         names += [
@@ -330,10 +332,10 @@ def _assemble(prepared: Prepared, options: ExtractOptions, reports: Sequence[Tas
         ]
         folder = Path(made.folder)
         existing = [shard for shard in names if (folder / f"{shard}.h5").exists()]
-        sets[name] = index_set(made.spec, folder, existing, wanted[made.modality])
+        sets[name] = index_set(made.spec, folder, existing, wanted[made.modality], durations)
     return Catalogue(
         corpus=corpus_record(prepared.info, prepared.corpus),
-        utterances=utterance_table(prepared.utterances, prepared.info.labels),
+        utterances=utterance_table(prepared.utterances, prepared.info.labels, durations),
         sets=sets,
         provenance=_provenance(options),
     )
@@ -351,14 +353,21 @@ def corpus_record(info: CorpusInfo, corpus: Corpus) -> dict[str, Any]:
     return record
 
 
-def utterance_table(utterances: Sequence[Utterance], labels: Mapping[str, LabelSpec]) -> UtteranceTable:
+def utterance_table(
+    utterances: Sequence[Utterance], labels: Mapping[str, LabelSpec], durations_seconds: npt.NDArray[np.float64]
+) -> UtteranceTable:
     """Turn a corpus' utterances into the columns of a catalogue."""
-    records = [dataclasses.asdict(utterance) for utterance in utterances]
-    columns = {
-        name: LabelColumn.of(label.kind, label.classes, [utterance.labels.get(name) for utterance in utterances])
+    copied = ("text", "media", "speaker", "dialogue", "turn", "split", "session", "machine_text")
+    columns: dict[str, Any] = {name: [getattr(u, name) for u in utterances] for name in copied}
+    columns |= {
+        name: [np.nan if getattr(u, name) is None else getattr(u, name) for u in utterances]
+        for name in ("start_seconds", "end_seconds")
+    }
+    targets = {
+        name: LabelColumn.of(label.kind, label.classes, [u.labels.get(name) for u in utterances])
         for name, label in labels.items()
     }
-    return UtteranceTable.from_records(records, columns)
+    return UtteranceTable.of([u.key for u in utterances], targets, duration_seconds=durations_seconds, **columns)
 
 
 def _provenance(options: ExtractOptions) -> dict[str, Any]:

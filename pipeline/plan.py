@@ -6,6 +6,7 @@ so a run that is started again plans the same shards, finds the finished ones by
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -190,11 +191,18 @@ def _is_finished(path: Path, complain: Callable[[str], None]) -> bool:
     return True
 
 
-def index_set(spec: FeatureSpec, folder: Path, shards: Sequence[str], wanted: Sequence[tuple[str, bytes]]) -> SetIndex:
+def index_set(
+    spec: FeatureSpec,
+    folder: Path,
+    shards: Sequence[str],
+    wanted: Sequence[tuple[str, bytes]],
+    durations_seconds: npt.NDArray[np.float64],
+) -> SetIndex:
     """Collect the fates of a feature set from its shards, one entry per utterance of the table.
 
     `wanted` gives the key and the source digest of every utterance; a shard row made from other sources (an older
-    transcript, another file) does not answer.
+    transcript, another file) does not answer. Clip lengths that were noted on the way are filled into
+    `durations_seconds`.
     """
     known = KnownShards()
     for name in shards:
@@ -216,6 +224,9 @@ def index_set(spec: FeatureSpec, folder: Path, shards: Sequence[str], wanted: Se
         columns["length"][position] = index.offsets[row + 1] - index.offsets[row]
         columns["checksums"][position] = index.checksums[row]
         columns["coverage"][position] = index.coverage[row]
+        if index.notes[row]:
+            noted = json.loads(index.notes[row]).get("duration_seconds")
+            durations_seconds[position] = noted if noted is not None else durations_seconds[position]
     return SetIndex(spec=spec, shards=[known.infos[shard] for shard in used], **columns)
 
 

@@ -295,6 +295,7 @@ def _decode_media(job: Job, media: set[str], tools: Tools) -> Decoded:
     def on_frame(time_seconds: float, frame: Any) -> None:
         nonlocal watching
         started = time.perf_counter()
+        assert watcher is not None
         watcher.add(time_seconds, frame)
         watching += time.perf_counter() - started
 

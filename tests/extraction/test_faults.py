@@ -1,0 +1,84 @@
+"""Faults from outside: killed processes, a full disk, an interrupt."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from folder_clips import HERE, Extract
+
+from mer.cache import verify
+from mer.pipeline.extract import extract
+
+KILLING = Path(__file__).with_name("killing.py")
+
+
+def h5_files(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*.h5"))}
+
+
+def kill_often(root: Path, out: Path, kills: int, seconds: float) -> str:
+    arguments = [str(root), str(out), str(kills), "7", str(seconds)]
+    done = subprocess.run([sys.executable, str(KILLING), *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
+
+
+def test_ten_kills_at_random_moments_end_in_the_same_bytes(clips: Path, tmp_path: Path) -> None:
+    calm = kill_often(clips, tmp_path / "calm" / "mine.h5", kills=0, seconds=0)
+    seconds = float(re.findall(r"([\d.]+) seconds", calm)[0])
+    out = tmp_path / "killed" / "mine.h5"
+    told = kill_often(clips, out, kills=10, seconds=seconds)
+    assert int(told.split()[0]) >= 3, told
+    assert h5_files(out.parent) == h5_files(tmp_path / "calm")
+    assert verify(out) == []
+
+
+def test_a_full_disk_is_told_in_one_line_and_the_next_run_goes_on(
+    options: Extract, clips: Path, tmp_path: Path
+) -> None:
+    given = options()
+    command = [
+        sys.executable, "-m", "mer.pipeline.cli", "extract", "--corpus", "folder", "--root", str(clips),
+        "--out", str(given.catalogue), "--preset", "demo", "--face-detector", "cascade", "--device", "cpu",
+    ]  # fmt: skip
+    # A limit on the size of any file makes writing fail as a full disk does, on any machine and without privileges.
+    limited = (
+        "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (16_000, 16_000)); "
+        "from mer.pipeline.cli import main; main(sys.argv[1:])"
+    )
+    extract(options(encoders={"text": ("demo-text",)}, out=tmp_path / "warm.h5"), HERE)  # builds the checkpoints
+    done = subprocess.run([sys.executable, "-c", limited, *command[3:]], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("mer: ")
+    assert str(given.catalogue.parent) in done.stderr.replace("\n", "")
+    assert not list(given.catalogue.parent.rglob("*.partial"))
+    assert extract(given, HERE).clips > 0
+    assert verify(given.catalogue) == []
+
+
+def test_an_interrupt_keeps_finished_shards(options: Extract, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mer.cache import MerError
+    from mer.pipeline import extract as module
+    from mer.pipeline import plan
+
+    monkeypatch.setattr(plan, "SHARD_CLIPS", 1)
+    whole = module._Meter.check
+
+    def interrupt(self: module._Meter, report: object) -> None:
+        whole(self, report)  # type: ignore[arg-type]
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module._Meter, "check", interrupt)
+    with pytest.raises(MerError, match="finished shards are kept"):
+        extract(options(), HERE)
+    monkeypatch.setattr(module._Meter, "check", whole)
+    summary = extract(options(), HERE)
+    assert 0 < summary.clips < 6
+    assert verify(summary.catalogue) == []
