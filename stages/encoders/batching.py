@@ -1,0 +1,191 @@
+"""Cutting batches by a budget, halving them when the device's memory is not enough, and finding that budget."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from mer.cache import FeatureSequence, MerError
+
+from ..protocols import EncoderInput, LoadedEncoder
+
+T = TypeVar("T")
+
+CPU_BUDGETS = {"text": 1024, "audio": 160_000, "face": 16}
+"""Tokens, audio samples, face crops. A CPU gains nothing from larger ones; docs/encoders.md has the figures."""
+GPU_BUDGETS = {"text": 65_536, "audio": 9_600_000, "face": 1024}
+"""Upper bounds of what the memory probe may choose: beyond these a batch is already long enough to fill a device."""
+
+log = logging.getLogger("mer.encoders")
+
+
+def cut_batches(costs: Sequence[int], budget: int) -> list[list[int]]:
+    """Cut items into batches whose padded size, longest item times their number, stays within a budget.
+
+    Items are sorted by cost, the most costly first, so that a device that is too small shows it at once. An item over
+    the budget is a batch of its own.
+
+    Returns
+    -------
+    list of list of int
+        Positions in `costs`, each exactly once.
+    """
+    batches: list[list[int]] = []
+    longest = 0
+    for position in sorted(range(len(costs)), key=lambda index: (-costs[index], index)):
+        if batches and longest * (len(batches[-1]) + 1) <= budget:
+            batches[-1].append(position)
+        else:
+            batches.append([position])
+            longest = max(1, costs[position])
+    return batches
+
+
+class OutOfMemoryOnce:
+    """Says once per process that batches are being halved."""
+
+    said = False
+
+    def say(self, size: int) -> None:
+        """Log that a batch of `size` items did not fit."""
+        if not self.said:
+            self.said = True
+            log.warning(
+                "a batch of %d items does not fit the device's memory: halving such batches (told once; --budget N "
+                "makes them smaller from the start)",
+                size,
+            )
+
+
+_once = OutOfMemoryOnce()
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell whether an error says that the device's memory is full."""
+    return type(error).__name__ == "OutOfMemoryError" or "CUDA out of memory" in str(error)
+
+
+def run_halving(items: Sequence[T], run: Callable[[Sequence[T]], None]) -> None:
+    """Call `run` on all items, in halves of halves where the device's memory is not enough.
+
+    Raises
+    ------
+    MerError
+        If one item alone does not fit.
+    """
+    try:
+        run(items)
+        return
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        if len(items) == 1:
+            raise MerError(
+                "the device's memory is too small for one item of this encoder; use a smaller encoder, "
+                "--max-audio-seconds, or --device cpu"
+            ) from error
+    # Outside the handler: a live traceback would keep the failed batch's tensors on the device.
+    _free_device_memory()
+    _once.say(len(items))
+    middle = len(items) // 2
+    run_halving(items[:middle], run)
+    run_halving(items[middle:], run)
+
+
+def _free_device_memory() -> None:
+    import gc
+
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def encode_batched(
+    loaded: LoadedEncoder, items: Sequence[EncoderInput], budget: int
+) -> list[FeatureSequence | Exception]:
+    """Encode any number of items in batches of about `budget` cost, results in the order of the items.
+
+    An item that cannot be encoded yields its error instead of a sequence and does not harm the others. When the
+    device's memory is full the batch is halved.
+    """
+    results: list[FeatureSequence | Exception | None] = [None] * len(items)
+
+    def run(positions: Sequence[int]) -> None:
+        for position, result in zip(positions, loaded.encode([items[p] for p in positions]), strict=True):
+            results[position] = result
+
+    for batch in cut_batches([loaded.cost(item) for item in items], budget):
+        try:
+            run_halving(batch, run)
+        except Exception as error:  # the culprit is found by encoding the items of this batch one by one
+            if len(batch) == 1:
+                results[batch[0]] = error
+                continue
+            for position in batch:
+                try:
+                    run_halving([position], run)
+                except Exception as single:
+                    results[position] = single
+    return [result if result is not None else MerError("the encoder returned nothing") for result in results]
+
+
+def find_budget(loaded: LoadedEncoder, modality: str, device: str) -> int:
+    """Batch budget of a loaded encoder on a device: a fixed small one on a CPU, found by a memory probe on CUDA."""
+    if not device.startswith("cuda"):
+        return CPU_BUDGETS[modality]
+    probe = getattr(loaded, "probe", None)
+    return probe_budget(probe, device, GPU_BUDGETS[modality]) if probe is not None else CPU_BUDGETS[modality]
+
+
+def probe_budget(probe: Callable[[int], int], device: str, most: int, share: float = 0.7) -> int:
+    """Find the largest batch cost that keeps the peak memory within a share of what is free.
+
+    Parameters
+    ----------
+    probe
+        Encodes n of the largest items that can occur and returns their cost.
+    device
+        A CUDA device.
+    most
+        Upper bound of the answer.
+    share
+        Share of the free memory that batches may use.
+
+    Notes
+    -----
+    Memory grows linearly in the number of equally long items, so two sizes give the slope. Shorter items need less
+    per unit of cost, because attention grows with the square of the length; so the longest ones are the safe probe.
+    """
+    import torch
+
+    peaks: list[int] = []
+    costs: list[int] = []
+    for count in (1, 3):
+        _free_device_memory()
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        try:
+            costs.append(probe(count))
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            if not costs:
+                raise MerError(
+                    f"{device} is too small for one item of this encoder; use a smaller encoder, --max-audio-seconds, "
+                    "or --device cpu"
+                ) from error
+            return costs[0]
+        peaks.append(torch.cuda.max_memory_allocated(device) - before)
+    _free_device_memory()
+    free, _ = torch.cuda.mem_get_info(device)
+    return budget_from_peaks(costs, peaks, int(free * share), most)
+
+
+def budget_from_peaks(costs: Sequence[int], peaks: Sequence[int], free: int, most: int) -> int:
+    """Extrapolate two measured peaks (bytes) linearly to the cost at which `free` bytes are used."""
+    slope = max((peaks[1] - peaks[0]) / (costs[1] - costs[0]), 1e-9)
+    fixed = max(peaks[0] - slope * costs[0], 0.0)
+    return int(min(max((free - fixed) / slope, costs[0]), most))

@@ -1,0 +1,141 @@
+"""A checkpoint on this machine: found or fetched, pinned, checked, and described, without torch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mer.cache import MerError, canonical_json
+
+from . import hub
+from .demo import DEMO_NAMES, demo_folder
+from .weights import scan_weights, weight_files
+
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_IRRELEVANT = {"transformers_version", "_name_or_path", "torch_dtype", "dtype", "_commit_hash"}
+"""Keys of a configuration that do not change what the encoder computes."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint whose files are all there."""
+
+    label: str
+    """Hub id, or the name of the local folder."""
+    folder: str
+    """Absolute path; no part of the identity."""
+    revision: str
+    """Commit of the hub repository, or empty for a folder of unknown origin."""
+    weights: str
+    """SHA-256 of the weight files."""
+    settings: str
+    """SHA-256 of configuration, tokenizer and processor files (and of code, where it is trusted)."""
+
+    def read(self, name: str) -> dict[str, Any]:
+        """Content of one JSON file of the folder, empty when it is not there."""
+        path = Path(self.folder) / name
+        return read_json(path) if path.is_file() else {}
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """Content of `config.json`."""
+        return self.read("config.json")
+
+    def identity(self) -> dict[str, str]:
+        """What enters the spec."""
+        return {
+            "checkpoint": self.label,
+            "revision": self.revision,
+            "weights_sha256": self.weights,
+            "settings_sha256": self.settings,
+        }
+
+
+def find_checkpoint(name: str, trust_remote_code: bool = False) -> Checkpoint:
+    """Find a local folder or fetch a hub id (`owner/name`, with `@revision` where wanted), and check its files.
+
+    Raises
+    ------
+    MerError
+        If it does not exist, is incomplete, or asks for remote code that is not trusted.
+    """
+    local = demo_folder(name) if name in DEMO_NAMES else Path(name).expanduser()
+    if local.is_dir():
+        return open_checkpoint(local.resolve(), local.resolve().name, _revision_of(local), trust_remote_code)
+    repository, _, revision = name.partition("@")
+    if not hub.HUB_ID.fullmatch(repository):
+        raise MerError(
+            f"checkpoint folder {name} does not exist; name a folder with config.json and weights, or a hub id"
+        )
+    folder, commit = hub.fetch_checkpoint(repository, revision, trust_remote_code)
+    return open_checkpoint(folder, repository, commit, trust_remote_code)
+
+
+def open_checkpoint(folder: Path, label: str, revision: str, trust_remote_code: bool) -> Checkpoint:
+    """Check a checkpoint folder and describe it."""
+    if not (folder / "config.json").is_file():
+        raise MerError(
+            f"checkpoint folder {folder} has no config.json; name the folder that holds config.json and weights"
+        )
+    config = read_json(folder / "config.json")
+    refuse_remote_code(config, label, trust_remote_code)
+    tokenizer = folder / "tokenizer_config.json"
+    if tokenizer.is_file():
+        refuse_remote_code(read_json(tokenizer), label, trust_remote_code)
+    files = weight_files(folder)
+    return Checkpoint(label, str(folder), revision, scan_weights(files), _hash_settings(folder, trust_remote_code))
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises
+    ------
+    MerError
+        If the file is not one.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(content, dict):
+            raise ValueError("it is not a JSON object")
+    except (OSError, ValueError) as error:
+        raise MerError(f"{path} cannot be read ({error}); fetch the checkpoint again") from error
+    return content
+
+
+def refuse_remote_code(config: Mapping[str, Any], label: str, trusted: bool) -> None:
+    """Refuse a checkpoint that comes with its own Python code, unless that is trusted."""
+    if config.get("auto_map") and not trusted:
+        raise MerError(
+            f"checkpoint {label} asks to run Python code of its own; read that code, and if you trust it add "
+            "--trust-remote-code"
+        )
+
+
+def _hash_settings(folder: Path, with_code: bool) -> str:
+    digest = hashlib.sha256()
+    names = [name for name in hub.SETTINGS if (folder / name).is_file()]
+    if with_code:
+        names += sorted(path.name for path in folder.glob("*.py"))
+    for name in names:
+        content = (folder / name).read_bytes()
+        if name == "config.json":
+            kept = {key: value for key, value in read_json(folder / name).items() if key not in _IRRELEVANT}
+            content = canonical_json(kept).encode()
+        digest.update(f"{name}\0{hashlib.sha256(content).hexdigest()}\n".encode())
+    return digest.hexdigest()
+
+
+def _revision_of(folder: Path) -> str:
+    """Commit that `hf download --local-dir` noted for a folder, or the empty string."""
+    note = folder / ".cache" / "huggingface" / "download" / "config.json.metadata"
+    try:
+        first = note.read_text(encoding="utf-8").splitlines()[0].strip()
+    except (OSError, IndexError, UnicodeDecodeError):
+        return ""
+    return first if _COMMIT.fullmatch(first) else ""

@@ -1,0 +1,165 @@
+"""Face encoders on single pictures: ViT, DeiT, CLIP's vision tower, DINOv2 and v3, BEiT, data2vec-vision."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from mer.cache import FeatureSequence, MerError
+
+from ..protocols import EncoderInput, FaceCrops
+from .batching import CPU_BUDGETS
+from .loading import LayerTap, exact_math, load_model, to_device, to_host
+from .pretrained import FaceEncoder
+
+_BILINEAR, _BICUBIC = 2, 3
+"""PIL's numbers of the resampling filters, as image processors store them."""
+
+
+@dataclass(frozen=True)
+class PictureRecipe:
+    """How a face crop becomes the model's input: resize, crop to the centre, scale, normalise."""
+
+    resize: int
+    crop: int
+    filter: str
+    scale: float
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @classmethod
+    def of(cls, settings: Mapping[str, Any], image_size: int) -> PictureRecipe:
+        """Read the settings of an image processor; what it leaves out is what ViT's processor assumes."""
+        size = settings.get("size", image_size)
+        if isinstance(size, Mapping):
+            size = size.get("shortest_edge") or size.get("height") or image_size
+        resize = int(size) if settings.get("do_resize", True) else 0
+        crop = settings.get("crop_size", size) if settings.get("do_center_crop", False) else size
+        if isinstance(crop, Mapping):
+            crop = crop.get("height", size)
+        normalise = settings.get("do_normalize", True)
+        return cls(
+            resize=resize,
+            crop=int(crop),
+            filter="bicubic" if settings.get("resample", _BILINEAR) == _BICUBIC else "bilinear",
+            scale=float(settings.get("rescale_factor", 1 / 255)) if settings.get("do_rescale", True) else 1.0,
+            mean=tuple(settings.get("image_mean", (0.5, 0.5, 0.5))) if normalise else (0.0, 0.0, 0.0),
+            std=tuple(settings.get("image_std", (0.5, 0.5, 0.5))) if normalise else (1.0, 1.0, 1.0),
+        )
+
+    def apply(self, pictures: Tensor) -> Tensor:
+        """Prepare pictures, shape (n, S, S, 3) uint8 RGB, as (n, 3, crop, crop) float32 on their device."""
+        x = pictures.permute(0, 3, 1, 2).float()
+        if self.resize and x.shape[-1] != self.resize:
+            x = functional.interpolate(x, size=(self.resize, self.resize), mode=self.filter, antialias=True)
+            x = x.round().clamp(0, 255)  # image processors resize bytes
+        edge = (x.shape[-1] - self.crop) // 2
+        if edge > 0:
+            x = x[..., edge : edge + self.crop, edge : edge + self.crop]
+        mean = torch.tensor(self.mean, device=x.device)[:, None, None]
+        std = torch.tensor(self.std, device=x.device)[:, None, None]
+        return (x * self.scale - mean) / std
+
+
+class LiveFace:
+    """An image model on a device."""
+
+    def __init__(self, encoder: FaceEncoder, device: str) -> None:
+        self.encoder = encoder
+        self.device = device
+        self.budget = CPU_BUDGETS["face"]
+        self.choice, depth, self.width = encoder.choice()
+        self.model = _load_vision(encoder, device)
+        config: Any = self.model.config
+        self.pool = encoder.pooling()
+        self.first_patch = 1 + int(getattr(config, "num_register_tokens", 0) or 0)
+        self.recipe = PictureRecipe.of(encoder.found.read("preprocessor_config.json"), _image_size(config))
+        self.tap = LayerTap(self.model, depth, self.choice, self._reduce, encoder.found.label)
+
+    def _reduce(self, hidden: Tensor) -> Tensor:
+        """One vector per picture from its tokens, shape (n, tokens, width)."""
+        return hidden[:, 0] if self.pool == "cls" else hidden[:, self.first_patch :].mean(dim=1)
+
+    def cost(self, item: EncoderInput) -> int:
+        """Face crops."""
+        return max(1, len(_checked(item).crops))
+
+    def encode(self, batch: Sequence[EncoderInput]) -> list[FeatureSequence]:
+        """See `mer.stages.protocols.LoadedEncoder`. Micro-batches span clips."""
+        clips = [_checked(item) for item in batch]
+        counts = [len(clip.crops) for clip in clips]
+        rows = np.zeros((sum(counts), self.width * self.choice.width), np.float32)
+        starts = np.cumsum([0, *counts])
+        for size in sorted({clip.crops.shape[1] for clip in clips if len(clip.crops)}):
+            chosen = [index for index, clip in enumerate(clips) if len(clip.crops) and clip.crops.shape[1] == size]
+            places = np.concatenate([np.arange(starts[index], starts[index + 1]) for index in chosen])
+            crops = _Joined([clips[index].crops for index in chosen])
+            for start in range(0, len(places), self.budget):
+                stop = min(start + self.budget, len(places))
+                rows[places[start:stop]] = self._run(crops.slice(start, stop))
+        return [_spread(clip, rows[starts[index] : starts[index + 1]]) for index, clip in enumerate(clips)]
+
+    def _run(self, crops: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        with exact_math(self.device, self.encoder.precision):
+            pictures = self.recipe.apply(to_device(crops, self.device))
+            output = self.model(pictures.to(getattr(torch, self.encoder.precision)))
+            return to_host(self.tap.collect(output.last_hidden_state))
+
+    def probe(self, count: int) -> int:
+        """Encode 8 `count` crops and return their cost."""
+        self._run(np.zeros((8 * count, self.recipe.crop, self.recipe.crop, 3), np.uint8))
+        torch.cuda.synchronize(self.device)
+        self.budget = 1024
+        return 8 * count
+
+
+class _Joined:
+    """Several arrays read as if they were one, without copying all of them."""
+
+    def __init__(self, arrays: list[npt.NDArray[np.uint8]]) -> None:
+        self.arrays = arrays
+        self.starts = np.cumsum([0, *(len(array) for array in arrays)])
+
+    def slice(self, start: int, stop: int) -> npt.NDArray[np.uint8]:
+        """Rows [start, stop) of the whole."""
+        parts = []
+        first = int(np.searchsorted(self.starts, start, side="right")) - 1
+        for index in range(first, len(self.arrays)):
+            low, high = start - self.starts[index], stop - self.starts[index]
+            if high <= 0:
+                break
+            parts.append(self.arrays[index][max(0, low) : high])
+        return np.concatenate(parts)
+
+
+def _spread(clip: FaceCrops, rows: npt.NDArray[np.float32]) -> FeatureSequence:
+    values = np.zeros((len(clip.times), rows.shape[1]), np.float32)
+    values[clip.valid] = rows
+    return FeatureSequence(values, clip.times.astype(np.float32), clip.valid.astype(np.bool_), clip.note)
+
+
+def _checked(item: EncoderInput) -> FaceCrops:
+    if not isinstance(item, FaceCrops):
+        raise MerError(f"a face encoder takes FaceCrops, not {type(item).__name__}")
+    return item
+
+
+def _load_vision(encoder: FaceEncoder, device: str) -> Any:
+    auto = None
+    if encoder.found.config["model_type"] in ("clip", "clip_vision_model"):
+        from transformers import CLIPVisionModel
+
+        auto = CLIPVisionModel
+    return load_model(encoder.found, device, encoder.precision, encoder.trust_remote_code, auto)
+
+
+def _image_size(config: Any) -> int:
+    size = getattr(config, "image_size", 224)
+    return int(size if isinstance(size, int) else size[0])

@@ -1,0 +1,223 @@
+"""Loading a model of transformers onto a device, with the hidden states that are asked for and no others."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # our batches are small, and workers are forked after use
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from mer.cache import MerError
+
+from .checkpoint import Checkpoint
+from .layers import LayerChoice
+
+_MAY_BE_MISSING = ("pooler.", "masked_spec_embed", "embeddings.position_ids", "mask_token", "lm_head.")
+"""Parts of a model that no feature depends on; checkpoints of other heads often lack them."""
+
+
+def check_device(device: str) -> None:
+    """Check that a device is there.
+
+    Raises
+    ------
+    MerError
+        If it is unknown or absent.
+    """
+    try:
+        wanted = torch.device(device)
+    except RuntimeError as error:
+        raise MerError(f"device {device!r} is not known; use cpu, cuda or cuda:0") from error
+    if wanted.type == "cpu":
+        return
+    if wanted.type != "cuda" or not torch.cuda.is_available():
+        raise MerError(f"device {device!r} is not there: this machine has no usable CUDA device; use --device cpu")
+    if (wanted.index or 0) >= torch.cuda.device_count():
+        raise MerError(f"device {device!r} is not there: this machine has {torch.cuda.device_count()} CUDA device(s)")
+
+
+def load_model(
+    checkpoint: Checkpoint, device: str, precision: str, trust_remote_code: bool, auto: Any = None
+) -> nn.Module:
+    """Load a checkpoint as the bare model of its family; weights of a head on top are ignored.
+
+    Parameters
+    ----------
+    checkpoint
+        Folder with config.json and weights.
+    device, precision
+        Where the weights go and what they are cast to.
+    trust_remote_code
+        Whether Python code in the folder may run.
+    auto
+        Class with `from_pretrained`; `transformers.AutoModel` when None.
+
+    Raises
+    ------
+    MerError
+        If weights are missing from the files, do not fit the configuration, or hold NaN.
+    """
+    if auto is None:
+        from transformers import AutoModel
+
+        auto = AutoModel
+    with _quiet_transformers():
+        try:
+            model, report = auto.from_pretrained(
+                checkpoint.folder,
+                dtype=getattr(torch, precision),
+                local_files_only=True,
+                trust_remote_code=trust_remote_code,
+                output_loading_info=True,
+            )
+        except Exception as error:  # unpickling errors, size mismatches, missing packages: all named by their text
+            reason = " ".join(str(error).split())[:300]
+            raise MerError(
+                f"checkpoint {checkpoint.label} cannot be loaded from {checkpoint.folder}: {reason}"
+            ) from error
+    missing = sorted(name for name in report["missing_keys"] if not any(part in name for part in _MAY_BE_MISSING))
+    if missing:
+        raise MerError(
+            f"checkpoint {checkpoint.label} lacks {len(missing)} weights of its model (first: {missing[0]}); "
+            f"are the files in {checkpoint.folder} complete?"
+        )
+    model = model.eval().requires_grad_(False)
+    _refuse_not_finite(model, checkpoint)
+    moved: nn.Module = model.to(device)
+    return moved
+
+
+def _refuse_not_finite(model: nn.Module, checkpoint: Checkpoint) -> None:
+    for name, parameter in model.named_parameters():
+        if not any(part in name for part in _MAY_BE_MISSING) and not bool(torch.isfinite(parameter).all()):
+            raise MerError(f"weights of {checkpoint.label} hold NaN or infinity in {name}; fetch or train them again")
+
+
+@contextmanager
+def _quiet_transformers() -> Iterator[None]:
+    """Keep the loader's report of unused head weights and its progress bars off the user's screen."""
+    from transformers.utils import logging
+
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def blocks_of(model: nn.Module, depth: int, label: str) -> nn.ModuleList:
+    """Find the list of transformer blocks: the outermost module list of the right length."""
+    found = [(name, module) for name, module in model.named_modules() if isinstance(module, nn.ModuleList)]
+    fitting = [(name.count("."), name, module) for name, module in found if len(module) == depth]
+    named = [entry for entry in fitting if entry[1].rpartition(".")[2] in ("layer", "layers", "blocks", "block")]
+    if not named:
+        raise MerError(f"the {depth} blocks of {label} were not found in {type(model).__name__}")
+    return min(named, key=lambda entry: (entry[0], "conv" in entry[1], entry[1]))[2]
+
+
+class LayerTap:
+    """Takes the chosen hidden states out of a model while it runs, and drops blocks that nobody asked for.
+
+    Parameters
+    ----------
+    model, depth
+        The model and its number of blocks.
+    choice
+        Layers to take.
+    reduce
+        Applied to each hidden state at once, so that only what is kept stays in memory.
+    label
+        Name for errors.
+    """
+
+    def __init__(
+        self, model: nn.Module, depth: int, choice: LayerChoice, reduce: Callable[[Tensor], Tensor], label: str
+    ) -> None:
+        self.choice = choice
+        self.depth = depth
+        self.reduce = reduce
+        self._taken: list[Tensor] = []
+        blocks = blocks_of(model, depth, label)
+        deepest = max(choice.layers)
+        if 0 in choice.layers:
+            blocks[0].register_forward_pre_hook(self._take_input, with_kwargs=True)
+        for number in choice.layers:
+            if 0 < number < depth:
+                blocks[number - 1].register_forward_hook(self._take_output)
+        if deepest < depth:
+            del blocks[max(deepest, 1) :]
+
+    def _take(self, hidden: Tensor) -> None:
+        kept = self.reduce(hidden).float()
+        if self.choice.stack or not self._taken:
+            self._taken.append(kept)
+        else:
+            self._taken[0] = self._taken[0] + kept
+
+    def _take_input(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self._take(args[0] if args else kwargs["hidden_states"])
+
+    def _take_output(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        self._take(output[0] if isinstance(output, tuple) else output)
+
+    def collect(self, last: Tensor, reduce_last: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+        """Return the combined layers, float32, the last axis being one layer's width or the stack of all.
+
+        Parameters
+        ----------
+        last
+            The model's own output.
+        reduce_last
+            Replaces `reduce` for the model's own output.
+        """
+        if self.depth in self.choice.layers:
+            kept = (reduce_last or self.reduce)(last).float()
+            if self.choice.stack or not self._taken:
+                self._taken.append(kept)
+            else:
+                self._taken[0] = self._taken[0] + kept
+        taken, self._taken = self._taken, []
+        if self.choice.stack:
+            return torch.cat(taken, dim=-1)
+        return taken[0] / len(self.choice.layers) if len(self.choice.layers) > 1 else taken[0]
+
+
+@contextmanager
+def exact_math(device: str, precision: str) -> Iterator[None]:
+    """Inference without gradients; in float32 without TF32, which would round products to ten bits."""
+    if not device.startswith("cuda") or precision != "float32":
+        with torch.inference_mode():
+            yield
+        return
+    matmul, convolution = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = matmul, convolution
+
+
+def to_device(array: npt.NDArray[Any], device: str) -> Tensor:
+    """Copy a host array to a device; to CUDA from pinned memory and without waiting."""
+    tensor = torch.from_numpy(array)
+    if device.startswith("cuda"):
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
+
+
+def to_host(tensor: Tensor) -> npt.NDArray[np.float32]:
+    """Copy a tensor to the host as float32, in one transfer."""
+    array: npt.NDArray[np.float32] = tensor.float().cpu().numpy()
+    return array

@@ -1,0 +1,200 @@
+"""Encoders made of a pretrained checkpoint: what identifies them. The live functions are in text, audio and face."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Self
+
+from mer.cache import FeatureSpec, MerError
+
+from ..protocols import SAMPLE_RATE_HZ, LoadedEncoder
+from .checkpoint import Checkpoint, find_checkpoint
+from .families import Family, depth_and_width, family_of
+from .layers import LayerChoice, check_layers, choose_layers
+
+PRECISIONS = {"float32": "float32", "fp32": "float32", "bfloat16": "bfloat16", "bf16": "bfloat16"}
+
+# Model types whose position numbers start after the padding index, as fairseq numbers them.
+_OFFSET_POSITIONS = {"roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "data2vec-text", "mpnet"}
+
+
+@dataclass(frozen=True)
+class PretrainedEncoder:
+    """Base of the encoders made of a checkpoint."""
+
+    checkpoint: str
+    """Hub id (with `@revision` where wanted) or local folder."""
+    layers: str = "last"
+    precision: str = "float32"
+    """`float32` or `bfloat16`: what the weights are cast to and the model computes in."""
+    trust_remote_code: bool = False
+    resolved: Checkpoint | None = None
+    MODALITY: ClassVar[str] = ""
+    ALGORITHM: ClassVar[int] = 1
+    """Version of our own arithmetic around the model; raised when a change of ours changes the numbers."""
+
+    def __post_init__(self) -> None:
+        check_layers(self.layers)
+        if self.precision not in PRECISIONS:
+            raise MerError(f"precision {self.precision!r} is not known; use float32 or bfloat16")
+        object.__setattr__(self, "precision", PRECISIONS[self.precision])
+
+    @property
+    def modality(self) -> str:
+        """`text`, `audio` or `face`."""
+        return self.MODALITY
+
+    @property
+    def found(self) -> Checkpoint:
+        """The resolved checkpoint."""
+        if self.resolved is None:
+            raise MerError(f"encoder {self.checkpoint} is not resolved; call resolve() first")
+        return self.resolved
+
+    @property
+    def family(self) -> Family:
+        """Family of the resolved checkpoint."""
+        return family_of(self.found.config, self.modality, self.found.label)
+
+    def choice(self) -> tuple[LayerChoice, int, int]:
+        """Layers chosen, depth of the model, width of one layer."""
+        depth, width = depth_and_width(self.found.config, self.family, self.found.label)
+        return choose_layers(self.layers, depth), depth, width
+
+    def resolve(self) -> Self:
+        """Find the checkpoint, pin and check it; see `mer.stages.protocols.Encoder`."""
+        resolved = replace(self, resolved=self._find())
+        resolved.choice()
+        resolved.settings()
+        return resolved
+
+    def _find(self) -> Checkpoint:
+        return find_checkpoint(self.checkpoint, self.trust_remote_code)
+
+    def settings(self) -> dict[str, Any]:
+        """Choices of this modality that change the numbers; they enter the spec."""
+        return {}
+
+    def spec(self, inputs: Mapping[str, Any], dtype: str = "float16") -> FeatureSpec:
+        """Spec of the features this resolved encoder makes from inputs prepared as `inputs` describes."""
+        choice, _, width = self.choice()
+        identity = {
+            "type": f"pretrained-{self.modality}",
+            "algorithm": self.ALGORITHM,
+            "model_type": self.found.config["model_type"],
+            **self.found.identity(),
+            "layers": list(choice.layers),
+            "combine": "stack" if choice.stack else "mean",
+            "precision": self.precision,
+            **self.settings(),
+        }
+        name = self.found.label.rpartition("/")[2]
+        return FeatureSpec(self.modality, name, identity, width * choice.width, dict(inputs), choice.width, dtype)
+
+    def load(self, device: str) -> LoadedEncoder:
+        """Load the weights of this resolved encoder onto a device."""
+        from .loading import check_device
+
+        check_device(device)
+        module, _, attribute = self.family.loader.partition(":")
+        live: LoadedEncoder = getattr(importlib.import_module(module), attribute)(self, device)
+        return live
+
+
+@dataclass(frozen=True)
+class TextEncoder(PretrainedEncoder):
+    """Word pieces of a transcript, in order. Special tokens take part in the attention but give no step.
+
+    A transcript beyond the model's window is encoded in overlapping windows whose seams are trimmed. Text has no
+    clock: `times` is the place of a piece in the transcript as a fraction, (i + 0.5) / T.
+    """
+
+    overlap: float = 0.25
+    """Share of a window that neighbouring windows have in common."""
+    MODALITY: ClassVar[str] = "text"
+
+    def window(self) -> int:
+        """Positions of the model, special tokens included."""
+        config = self.found.config
+        positions = int(config.get("max_position_embeddings", 512))
+        if config["model_type"] in _OFFSET_POSITIONS:
+            positions -= int(config.get("pad_token_id") or 1) + 1
+        stated = self.found.read("tokenizer_config.json").get("model_max_length")
+        if isinstance(stated, int) and 0 < stated < positions and config["model_type"] not in ("mpnet",):
+            positions = stated
+        if positions < 8:
+            raise MerError(f"checkpoint {self.found.label} has a window of {positions} tokens, which is too short")
+        return positions
+
+    def settings(self) -> dict[str, Any]:
+        """Window and treatment of special tokens."""
+        return {
+            "window_tokens": self.window(),
+            "overlap": self.overlap,
+            "special_tokens": "attended, not kept",
+            "times": "fraction of the transcript",
+        }
+
+
+@dataclass(frozen=True)
+class AudioEncoder(PretrainedEncoder):
+    """Frames of a waveform, about 50 a second; `times` is the centre of each frame's receptive field.
+
+    Sound longer than `max_seconds` is encoded in overlapping chunks whose seams are trimmed.
+    """
+
+    max_seconds: float = 30.0
+    overlap_seconds: float = 5.0
+    MODALITY: ClassVar[str] = "audio"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.max_seconds >= 2 * self.overlap_seconds > 0:
+            raise MerError(
+                f"audio chunks of {self.max_seconds:g} s are too short: they overlap by {self.overlap_seconds:g} s; "
+                f"use at least {2 * self.overlap_seconds:g} s"
+            )
+
+    def normalises(self) -> bool:
+        """Tell whether the checkpoint was trained on clips of zero mean and unit variance."""
+        return bool(self.found.read("preprocessor_config.json").get("do_normalize", True))
+
+    def settings(self) -> dict[str, Any]:
+        """Normalisation and chunks."""
+        rate = int(self.found.read("preprocessor_config.json").get("sampling_rate", SAMPLE_RATE_HZ))
+        if rate != SAMPLE_RATE_HZ:
+            raise MerError(
+                f"checkpoint {self.found.label} wants sound at {rate} Hz; only {SAMPLE_RATE_HZ} Hz is supported"
+            )
+        return {
+            "normalise_clip": self.normalises(),
+            "max_seconds": self.max_seconds,
+            "overlap_seconds": self.overlap_seconds,
+        }
+
+
+POOLS = ("cls", "mean")
+
+
+@dataclass(frozen=True)
+class FaceEncoder(PretrainedEncoder):
+    """One vector per face crop; steps without a face are zero and not valid."""
+
+    pool: str = "auto"
+    """`cls` (the class token), `mean` (of the patch tokens), or `auto`: the class token."""
+    MODALITY: ClassVar[str] = "face"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.pool not in ("auto", *POOLS):
+            raise MerError(f"face pool {self.pool!r} is not known; use auto, {', '.join(POOLS)}")
+
+    def pooling(self) -> str:
+        """How the tokens of one picture become one vector."""
+        return "cls" if self.pool == "auto" else self.pool
+
+    def settings(self) -> dict[str, Any]:
+        """How the tokens of one picture become one vector."""
+        return {"pool": self.pooling()}

@@ -1,0 +1,129 @@
+"""Text encoders: RoBERTa, BERT, DeBERTa-v3, XLM-R, Chinese RoBERTa-wwm, sentence-transformers' checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from mer.cache import FeatureSequence, MerError
+
+from ..protocols import EncoderInput
+from .batching import CPU_BUDGETS, cut_batches
+from .loading import LayerTap, exact_math, load_model, to_device, to_host
+from .pretrained import TextEncoder
+from .windows import Window, cut_windows
+
+
+class LiveText:
+    """A text model on a device."""
+
+    def __init__(self, encoder: TextEncoder, device: str) -> None:
+        self.encoder = encoder
+        self.device = device
+        self.budget = CPU_BUDGETS["text"]
+        self.choice, depth, self.width = encoder.choice()
+        checkpoint = encoder.found
+        self.tokenizer = _load_tokenizer(encoder)
+        self.prefix, self.suffix = _special_tokens(self.tokenizer)
+        self.pad = int(self.tokenizer.pad_token_id or 0)
+        self.room = encoder.window() - len(self.prefix) - len(self.suffix)
+        self.model = load_model(checkpoint, device, encoder.precision, encoder.trust_remote_code)
+        self.tap = LayerTap(self.model, depth, self.choice, lambda hidden: hidden, checkpoint.label)
+
+    def pieces(self, text: str) -> list[int]:
+        """Word pieces of a text, without special tokens."""
+        ids: list[int] = self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+        return ids
+
+    def cost(self, item: EncoderInput) -> int:
+        """Tokens, special ones included; a long text counts as one window, since windows are batched apart."""
+        length = len(self.pieces(_checked(item)))
+        return min(length, self.room) + len(self.prefix) + len(self.suffix)
+
+    def encode(self, batch: Sequence[EncoderInput]) -> list[FeatureSequence]:
+        """See `mer.stages.protocols.LoadedEncoder`."""
+        texts = [self.pieces(_checked(item)) for item in batch]
+        cuts = [cut_windows(len(ids), self.room, int(self.room * self.encoder.overlap)) for ids in texts]
+        windows = [(index, window) for index, cut in enumerate(cuts) for window in cut]
+        rows: list[npt.NDArray[np.float32] | None] = [None] * len(windows)
+        budget = max(self.budget, self._largest(batch, windows))
+        for places in cut_batches([window.stop - window.start for _, window in windows], budget):
+            chosen = [windows[place] for place in places]
+            for place, values in zip(places, self._run(texts, chosen), strict=True):
+                rows[place] = values
+        parts: list[list[npt.NDArray[np.float32]]] = [[] for _ in batch]
+        for (index, _), found in zip(windows, rows, strict=True):
+            if found is not None:
+                parts[index].append(found)
+        return [self._sequence(part, len(cut)) for part, cut in zip(parts, cuts, strict=True)]
+
+    def _largest(self, batch: Sequence[EncoderInput], windows: list[tuple[int, Window]]) -> int:
+        """Padded size of the batch as the caller cut it: windows beyond one per item are batched apart."""
+        return len(batch) * max((window.stop - window.start for _, window in windows), default=1)
+
+    def _run(self, texts: list[list[int]], chosen: list[tuple[int, Window]]) -> list[npt.NDArray[np.float32]]:
+        longest = max(window.stop - window.start for _, window in chosen) + len(self.prefix) + len(self.suffix)
+        ids = np.full((len(chosen), longest), self.pad, np.int64)
+        mask = np.zeros((len(chosen), longest), np.int64)
+        keep = np.zeros((len(chosen), longest), np.bool_)
+        for row, (index, window) in enumerate(chosen):
+            line = [*self.prefix, *texts[index][window.start : window.stop], *self.suffix]
+            ids[row, : len(line)] = line
+            mask[row, : len(line)] = 1
+            first = len(self.prefix) - window.start
+            keep[row, first + window.keep_start : first + window.keep_stop] = True
+        with exact_math(self.device, self.encoder.precision):
+            output = self.model(input_ids=to_device(ids, self.device), attention_mask=to_device(mask, self.device))
+            hidden = self.tap.collect(output.last_hidden_state)
+            values = to_host(hidden[to_device(keep, self.device)])
+        lengths = [window.keep_stop - window.keep_start for _, window in chosen]
+        return np.split(values, np.cumsum(lengths)[:-1])
+
+    def _sequence(self, parts: list[npt.NDArray[np.float32]], windows: int) -> FeatureSequence:
+        empty = np.zeros((0, self.width * self.choice.width), np.float32)
+        values = np.concatenate(parts) if parts else empty
+        times = (np.arange(len(values)) + 0.5) / max(1, len(values))
+        return FeatureSequence.of(values, times, {"text_windows": windows} if windows > 1 else {})
+
+    def probe(self, count: int) -> int:
+        """Encode `count` texts of the greatest length and return their cost."""
+        filler = [self.pad + 1] * self.room
+        window = Window(0, self.room, 0, self.room)
+        self._run([filler] * count, [(index, window) for index in range(count)])
+        torch.cuda.synchronize(self.device)
+        return count * self.encoder.window()
+
+
+def _checked(item: EncoderInput) -> str:
+    if not isinstance(item, str):
+        raise MerError(f"a text encoder takes a transcript, not {type(item).__name__}")
+    return item
+
+
+def _load_tokenizer(encoder: TextEncoder) -> Any:
+    from transformers import AutoTokenizer
+
+    checkpoint = encoder.found
+    try:
+        return AutoTokenizer.from_pretrained(
+            checkpoint.folder, local_files_only=True, trust_remote_code=encoder.trust_remote_code
+        )
+    except Exception as error:  # tokenizers raise errors of many libraries
+        reason = " ".join(str(error).split())[:300]
+        raise MerError(
+            f"the tokenizer of {checkpoint.label} cannot be loaded from {checkpoint.folder}: {reason}"
+        ) from error
+
+
+def _special_tokens(tokenizer: Any) -> tuple[list[int], list[int]]:
+    """Tokens that the tokenizer puts before and after one text."""
+    plain = tokenizer("a", add_special_tokens=False)["input_ids"]
+    full = tokenizer("a")["input_ids"]
+    for start in range(len(full) - len(plain) + 1):
+        if full[start : start + len(plain)] == plain:
+            return list(full[:start]), list(full[start + len(plain) :])
+    raise MerError("the tokenizer does not keep a text in one piece between its special tokens")

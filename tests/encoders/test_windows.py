@@ -1,0 +1,119 @@
+"""Windows, layer choices and batches: the pure parts, against hand-computed values and properties."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mer.cache import MerError
+from mer.stages.encoders.batching import budget_from_peaks, cut_batches, encode_batched, run_halving
+from mer.stages.encoders.layers import choose_layers
+from mer.stages.encoders.windows import Window, cut_windows
+
+
+def test_windows_of_a_known_length() -> None:
+    assert cut_windows(10, 10, 4) == [Window(0, 10, 0, 10)]
+    # 14 steps in windows of 10 that share 6: the seam lies in the middle of [4, 10).
+    assert cut_windows(14, 10, 4) == [Window(0, 10, 0, 7), Window(4, 14, 7, 14)]
+    assert cut_windows(0, 10, 4) == []
+
+
+@given(st.integers(1, 5000), st.integers(2, 300), st.data())
+def test_windows_cover_everything_once_with_context(total: int, longest: int, data: st.DataObject) -> None:
+    overlap = data.draw(st.integers(0, longest - 1))
+    windows = cut_windows(total, longest, overlap)
+    kept = [step for window in windows for step in range(window.keep_start, window.keep_stop)]
+    assert kept == list(range(total))
+    for window in windows:
+        assert 0 <= window.start <= window.keep_start < window.keep_stop <= window.stop <= total
+        assert window.stop - window.start == min(total, longest)
+        if window.keep_start > 0:
+            assert window.keep_start - window.start >= overlap // 2
+        if window.keep_stop < total:
+            assert window.stop - window.keep_stop >= overlap // 2
+
+
+@given(st.lists(st.integers(1, 1000), max_size=60), st.integers(1, 3000))
+def test_batches_hold_every_item_once_within_the_budget(costs: list[int], budget: int) -> None:
+    batches = cut_batches(costs, budget)
+    assert sorted(place for batch in batches for place in batch) == list(range(len(costs)))
+    for batch in batches:
+        assert len(batch) == 1 or len(batch) * max(costs[place] for place in batch) <= budget
+
+
+@pytest.mark.parametrize(
+    ("text", "layers", "stack"),
+    [
+        ("last", (12,), False),
+        ("-4:", (9, 10, 11, 12), False),
+        ("6, 9,12", (6, 9, 12), False),
+        ("-1", (12,), False),
+        ("0", (0,), False),
+        ("all", tuple(range(13)), True),
+    ],
+)
+def test_layer_choices_of_a_twelve_layer_model(text: str, layers: tuple[int, ...], stack: bool) -> None:
+    choice = choose_layers(text, 12)
+    assert (choice.layers, choice.stack) == (layers, stack)
+
+
+@pytest.mark.parametrize("text", ["", "first", "-0:", "3:", "1,,2", "13", "-14", "-14:"])
+def test_impossible_layers_are_refused_in_one_line(text: str) -> None:
+    with pytest.raises(MerError, match="layers") as caught:
+        choose_layers(text, 12)
+    assert "\n" not in str(caught.value)
+
+
+class OutOfMemoryError(RuntimeError):
+    """Named like CUDA's."""
+
+
+def test_a_batch_that_does_not_fit_is_halved_and_nothing_is_lost() -> None:
+    sizes: list[int] = []
+    done: list[int] = []
+
+    def run(items: object) -> None:
+        assert isinstance(items, list)
+        sizes.append(len(items))
+        if len(items) > 3:
+            raise OutOfMemoryError("CUDA out of memory")
+        done.extend(items)
+
+    run_halving(list(range(10)), run)
+    assert done == list(range(10))
+    assert sizes == [10, 5, 2, 3, 5, 2, 3]
+
+
+def test_an_item_that_alone_does_not_fit_is_told_why() -> None:
+    def run(items: object) -> None:
+        raise OutOfMemoryError("CUDA out of memory")
+
+    with pytest.raises(MerError, match="too small for one item"):
+        run_halving([1], run)
+
+
+def test_memory_probe_extrapolates_linearly() -> None:
+    # 100 bytes fixed, 2 bytes per unit: 10 units peak at 120, 30 at 160; 1100 bytes hold 500 units.
+    assert budget_from_peaks([10, 30], [120, 160], 1100, 10_000) == 500
+    assert budget_from_peaks([10, 30], [120, 160], 1100, 64) == 64
+    assert budget_from_peaks([10, 30], [120, 160], 50, 64) == 10
+
+
+class FailsOnThirteen:
+    """An encoder that cannot encode the number 13 and, as the model would, fails with the whole batch."""
+
+    def cost(self, item: int) -> int:
+        return 1
+
+    def encode(self, batch: list[int]) -> list[int]:
+        if 13 in batch:
+            raise ValueError("thirteen")
+        return [10 * item for item in batch]
+
+
+def test_one_bad_item_does_not_harm_its_batch() -> None:
+    results = encode_batched(FailsOnThirteen(), [1, 13, 3], 100)  # type: ignore[arg-type, list-item]
+    assert results[0] == 10
+    assert results[2] == 30
+    assert isinstance(results[1], ValueError)
