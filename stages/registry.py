@@ -17,11 +17,34 @@ CORPORA: dict[str, str] = {
     "demo": "mer.stages.corpora.demo:DemoCorpus",
     "folder": "mer.stages.corpora.folder:FolderCorpus",
     "meld": "mer.stages.corpora.meld:MeldCorpus",
+    "meld-dyadic": "mer.stages.corpora.meld:MeldDyadicCorpus",
+    "iemocap": "mer.stages.corpora.iemocap:IemocapCorpus",
+    "m3ed": "mer.stages.corpora.m3ed:M3edCorpus",
+    "cmu-mosi": "mer.stages.corpora.cmu_mosi:CmuMosiCorpus",
+    "cmu-mosei": "mer.stages.corpora.cmu_mosei:CmuMoseiCorpus",
+    "ch-sims": "mer.stages.corpora.ch_sims:ChSimsCorpus",
+    "ch-sims-v2": "mer.stages.corpora.ch_sims:ChSimsV2Corpus",
+    "emorynlp": "mer.stages.corpora.emorynlp:EmoryNlpCorpus",
+    "mer2023": "mer.stages.corpora.mer2023:MerChallengeCorpus",
+    "mer2024": "mer.stages.corpora.mer2023:Mer2024Corpus",
+    "mer2025": "mer.stages.corpora.mer2023:Mer2025Corpus",
+    "mer2026": "mer.stages.corpora.mer2023:Mer2026Corpus",
+    "msp-improv": "mer.stages.corpora.msp_improv:MspImprovCorpus",
+    "crema-d": "mer.stages.corpora.crema_d:CremaDCorpus",
+    "ravdess": "mer.stages.corpora.ravdess:RavdessCorpus",
+    "emodb": "mer.stages.corpora.emodb:EmoDbCorpus",
 }
 
 HEADS: dict[str, str] = {
     "drkf": "mer.stages.heads.drkf:DrkfHead",
-    "concat": "mer.stages.heads.concat:ConcatHead",
+    "fdrl": "mer.stages.heads.fdrl:FdrlHead",
+    "linear": "mer.stages.heads.probe:LinearHead",
+    "mlp": "mer.stages.heads.probe:MlpHead",
+    "concat": "mer.stages.heads.simple:ConcatHead",
+    "late": "mer.stages.heads.simple:LateHead",
+    "gated": "mer.stages.heads.simple:GatedHead",
+    "misa": "mer.stages.heads.misa:MisaHead",
+    "mult": "mer.stages.heads.mult:MultHead",
 }
 
 TABLES: Mapping[str, dict[str, str]] = {"corpus": CORPORA, "head": HEADS}

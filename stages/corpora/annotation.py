@@ -258,3 +258,10 @@ def refuse_repeats(rows: Iterable[tuple[str, Row]]) -> None:
             place = f"line {before.line}" if before.path == row.path else f"{before.path} line {before.line}"
             raise row.error(f"id {key!r} was used before in {place}; ids must be unique")
         seen[key] = row
+
+
+def files_below(root: Path, folder: str, suffixes: Collection[str]) -> list[str]:
+    """List the files below a folder, relative to the root, sorted; dot files (`._` stubs of macOS) are left out."""
+    paths = (root / folder).rglob("*")
+    kept = (path for path in paths if path.suffix.lower() in suffixes and not path.name.startswith("."))
+    return sorted(path.relative_to(root).as_posix() for path in kept)

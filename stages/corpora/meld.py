@@ -13,7 +13,7 @@ Labels
 Splits
     Official: 9,989 / 1,109 / 2,610. Keys are `train/dia0_utt0`, `dev/…`, `test/…`, because ids restart in each split.
 Dyadic variant
-    `variant="dyadic"` reads `*_sent_emo_dya.csv` (12,840 / 1,462 / 3,400 rows): two-party dialogues cut from the
+    The corpus `meld-dyadic` reads `*_sent_emo_dya.csv` (12,840 / 1,462 / 3,400 rows): two-party dialogues made of the
     same clips, so one clip serves several rows; `Old_Dialogue_ID` and `Old_Utterance_ID` name it.
 Traps
     * Turns are unsorted and have gaps (train has no dialogue 60; 72 train dialogues skip ids): rows are sorted here.
@@ -125,7 +125,7 @@ class MeldCorpus:
         """Return the facts about MELD."""
         dyadic = self.variant == "dyadic"
         return CorpusInfo(
-            name="meld",
+            name="meld-dyadic" if dyadic else "meld",
             title="MELD, two-party dialogues" if dyadic else "MELD: Multimodal EmotionLines Dataset",
             languages=("en",),
             license="annotation GPL-3.0; clips for research only",
@@ -152,7 +152,7 @@ class MeldCorpus:
         rows = self._rows()
         folders = self.clip_folders()
         found = [self._utterance(split, folders[split], row) for split, row in rows]
-        return assert_counts("meld", self.published(), found, self.allow_count_mismatch)
+        return assert_counts(self.info().name, self.published(), found, self.allow_count_mismatch)
 
     def origins(self) -> Mapping[str, tuple[str, ...]]:
         """Return per key what of the series it shows: equal origins are one recording."""
@@ -210,6 +210,13 @@ class MeldCorpus:
             },
             known_bad=KNOWN_BAD.get(f"{split}/{clip}", ""),
         )
+
+
+@dataclass(frozen=True)
+class MeldDyadicCorpus(MeldCorpus):
+    """The two-party dialogues of MELD."""
+
+    variant: str = "dyadic"
 
 
 def _place(row: Row) -> tuple[int, int]:
