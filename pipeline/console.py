@@ -46,7 +46,7 @@ def table(title: str, *columns: str) -> Table:
 
 @contextmanager
 def progress_bar(label: str, total: int, fields: str = "") -> Iterator[ProgressBar]:
-    """Show a bar with count, rate and remaining time on stderr; plain when stderr is no terminal."""
+    """Show a bar with count, rate and remaining time on stderr; nothing when stderr is no terminal."""
     columns = [
         SpinnerColumn(),
         TextColumn("{task.description}"),
@@ -55,7 +55,7 @@ def progress_bar(label: str, total: int, fields: str = "") -> Iterator[ProgressB
         TextColumn("{task.fields[extra]}"),
         TimeRemainingColumn(),
     ]
-    with Progress(*columns, console=status, transient=True) as progress:
+    with Progress(*columns, console=status, transient=True, disable=not status.is_terminal) as progress:
         yield ProgressBar(progress, progress.add_task(label, total=total, extra=fields))
 
 

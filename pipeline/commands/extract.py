@@ -101,6 +101,12 @@ def extract(
     decode_threads: Annotated[
         int, typer.Option(min=0, help="Clips decoded at once; 0 chooses.", rich_help_panel=HOW)
     ] = 0,
+    budget: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Most tokens, samples or face crops in a batch. [default: found by itself]", rich_help_panel=HOW
+        ),
+    ] = None,
     keep_faces: Annotated[
         bool,
         typer.Option(help="Keep the face crops, so that another face encoder needs no decoding.", rich_help_panel=HOW),
@@ -155,6 +161,7 @@ def extract(
         workers=workers,
         scheduler=scheduler,
         decode_threads=decode_threads,
+        budget=budget,
         keep_faces=keep_faces,
         max_failures=max_failures,
     )
