@@ -1,0 +1,195 @@
+"""Heads on real features: CMU-MOSI's published vectors, RAVDESS speech, MELD's transcripts.
+
+    python benchmarks/real_data.py mosi --out results/mosi
+    python benchmarks/real_data.py ravdess --heads linear mlp drkf --seeds 5
+
+Each data set is turned into a cache once and every head is trained with the set's own protocol; the validation part comes
+from the training side. The printed table is what `docs/results.md` shows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+sys.path.insert(0, str(Path(__file__).parent))
+from caches import write_cache
+
+from mer.cache import FeatureSpec
+from mer.pipeline.console import results, table
+from mer.pipeline.metrics import show
+from mer.pipeline.settings import build_options
+from mer.pipeline.train import train
+from mer.stages.protocols import LabelSpec
+from mer.stages.utterance import Utterance
+
+DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+SHOWN = {"mosi": ("war", "wf1"), "ravdess": ("uar", "war", "macro_f1"), "meld": ("wf1", "war", "uar")}
+
+
+def mosi(path: Path, data: Path) -> Path:
+    """CMU-MOSI as published with the contextual LSTM: one vector per utterance and modality, 62 + 31 videos."""
+    with np.load(data / "features" / "mosi_poria2017_trimodal.npz", allow_pickle=False) as file:
+        arrays = {name: file[name] for name in file.files}
+    split = np.empty(len(arrays["id"]), dtype=object)
+    split[arrays["train_index"]], split[arrays["test_index"]] = "train", "test"
+    utterances = [
+        Utterance(
+            key=str(arrays["id"][row]),
+            text=str(arrays["transcript"][row]),
+            dialogue=str(arrays["video"][row]),
+            speaker=str(arrays["video"][row]),
+            turn=int(str(arrays["id"][row]).rpartition("_")[2]),
+            split=str(split[row]),
+            labels={"sentiment": ("negative", "positive")[int(arrays["label"][row])]},
+        )
+        for row in range(len(arrays["id"]))
+    ]
+    features = []
+    for modality, source in (("text", "text"), ("audio", "audio"), ("face", "video")):
+        whole = np.empty((len(utterances), arrays[f"{source}_train"].shape[1]), dtype=np.float32)
+        whole[arrays["train_index"]], whole[arrays["test_index"]] = arrays[f"{source}_train"], arrays[f"{source}_test"]
+        spec = FeatureSpec(modality, "poria2017", {"source": "published"}, whole.shape[1], dtype="float32")
+        features.append((spec, list(whole[:, None])))
+    return write_cache(path, utterances, {"sentiment": LabelSpec("class", ("negative", "positive"))}, features, "mosi")
+
+
+def ravdess(path: Path, data: Path) -> Path:
+    """RAVDESS speech with frames of 40 MFCC, their deltas, pitch and energy every 20 ms; folds of EmoBox."""
+    root = data / "speech" / "ravdess_16k_flac"
+    with (root / "labels.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    utterances = [
+        Utterance(
+            key=row["utt"] + "-" + row["actor"],
+            media=row["file"],
+            text=row["transcript"],
+            speaker=row["actor"],
+            session=row["emobox_test_fold"],
+            labels={"emotion": row["emobox_label"].lower()},
+        )
+        for row in rows
+    ]
+    classes = tuple(sorted({str(u.labels["emotion"]) for u in utterances}))
+    frames = [speech_frames(root / row["file"]) for row in rows]
+    spec = FeatureSpec(
+        "audio", "librosa-frames", {"source": "librosa", "hop": 320}, frames[0].shape[1], dtype="float32"
+    )
+    labels = {"emotion": LabelSpec("class", classes)}
+    return write_cache(path, utterances, labels, [(spec, frames)], "ravdess", ("emobox-folds",))
+
+
+def speech_frames(path: Path) -> npt.NDArray[np.float32]:
+    """Frames of one clip, shape (T, 84)."""
+    import librosa
+    import soundfile
+
+    sound, rate = soundfile.read(path, dtype="float32")
+    mel = librosa.feature.melspectrogram(y=sound, sr=rate, n_fft=512, hop_length=320, n_mels=64)
+    mfcc = librosa.feature.mfcc(S=librosa.power_to_db(mel), n_mfcc=40)
+    energy = librosa.feature.rms(y=sound, frame_length=512, hop_length=320)
+    centroid = librosa.feature.spectral_centroid(y=sound, sr=rate, n_fft=512, hop_length=320)
+    flat = librosa.feature.spectral_flatness(y=sound, n_fft=512, hop_length=320)
+    zero = librosa.feature.zero_crossing_rate(sound, frame_length=512, hop_length=320)
+    parts = [mfcc, librosa.feature.delta(mfcc), np.log(energy + 1e-6), np.log(centroid + 1), np.log(flat + 1e-9), zero]
+    steps = min(part.shape[1] for part in parts)
+    return np.concatenate([part[:, :steps] for part in parts]).T.astype(np.float32)
+
+
+def meld(path: Path, data: Path) -> Path:
+    """MELD's transcripts as TF-IDF reduced to 256 numbers; the reduction is fitted on the training split."""
+    from sklearn.decomposition import TruncatedSVD
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.pipeline import make_pipeline, make_union
+
+    utterances = []
+    for split, name in (("train", "train"), ("val", "dev"), ("test", "test")):
+        with (data / "annotations" / "meld" / f"{name}_sent_emo.csv").open(encoding="utf-8") as file:
+            for row in csv.DictReader(file):
+                dialogue = f"{split}/dia{row['Dialogue_ID']}"
+                utterances.append(
+                    Utterance(
+                        key=f"{dialogue}_utt{row['Utterance_ID']}",
+                        text=row["Utterance"],
+                        speaker=row["Speaker"],
+                        dialogue=dialogue,
+                        turn=int(row["Utterance_ID"]),
+                        split=split,
+                        labels={"emotion": row["Emotion"]},
+                    )
+                )
+    text = [str(u.text) for u in utterances]
+    words = TfidfVectorizer(ngram_range=(1, 2), min_df=2, sublinear_tf=True)
+    letters = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), min_df=3, sublinear_tf=True, max_features=50_000)
+    reduce = make_pipeline(make_union(words, letters), TruncatedSVD(256, random_state=0))
+    reduce.fit([t for t, u in zip(text, utterances, strict=True) if u.split == "train"])
+    vectors = reduce.transform(text).astype(np.float32)
+    spec = FeatureSpec("text", "tfidf-svd", {"source": "scikit-learn"}, vectors.shape[1], dtype="float32")
+    classes = ("neutral", "joy", "surprise", "anger", "sadness", "disgust", "fear")
+    labels = {"emotion": LabelSpec("class", classes)}
+    return write_cache(path, utterances, labels, [(spec, list(vectors[:, None]))], "meld")
+
+
+MAKERS: dict[str, Callable[[Path, Path], Path]] = {"mosi": mosi, "ravdess": ravdess, "meld": meld}
+
+
+def one(cache: Path, name: str, settings: Sequence[str], given: dict[str, Any]) -> dict[str, Any]:
+    """Train one configuration, unless its run is there already."""
+    out = given["out"] / name
+    if (out / "run.json").is_file() and json.loads((out / "run.json").read_text())["status"] == "done":
+        return dict(json.loads((out / "run.json").read_text()))
+    options = build_options({"features": cache, **given, "out": out}, settings=settings)
+    return train(options).run.facts
+
+
+def main() -> None:
+    """Make the cache if need be, train, print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("data_set", choices=MAKERS)
+    parser.add_argument("--data", type=Path, default=DATA)
+    parser.add_argument("--out", type=Path, required=True, help="folder for the cache and the runs")
+    parser.add_argument("--heads", nargs="+", default=["concat", "drkf", "fdrl"])
+    parser.add_argument("--contexts", nargs="+", default=["none"])
+    parser.add_argument("--modalities", nargs="+", default=[""], help="e.g. text text,audio; empty takes all")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--set", dest="settings", nargs="*", default=[], help="settings for every run")
+    parser.add_argument("--tag", default="", help="added to the names of the runs")
+    arguments = parser.parse_args()
+    cache = arguments.out / f"{arguments.data_set}.h5"
+    if not cache.is_file():
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        MAKERS[arguments.data_set](cache, arguments.data)
+    metrics = SHOWN[arguments.data_set]
+    made = table(arguments.data_set, "head", "modalities", "context", *(f">{name}" for name in metrics), ">parameters")
+    for head in arguments.heads:
+        for context in arguments.contexts:
+            for modalities in arguments.modalities:
+                given: dict[str, Any] = {
+                    "head": head,
+                    "context": context,
+                    "seeds": arguments.seeds,
+                    "out": arguments.out,
+                }
+                if modalities:
+                    given["modalities"] = modalities.split(",")
+                label = "-".join(part for part in (head, context, modalities.replace(",", "+"), arguments.tag) if part)
+                facts = one(cache, label, arguments.settings, given)
+                scores = facts["metrics"]
+                made.add_row(
+                    head, "+".join(facts["features"]["sets"]), context,
+                    *(f"{show(m, scores[m]['mean'])} ± {show(m, scores[m]['std'])}" for m in metrics),
+                    f"{facts['parameters']:,}",
+                )  # fmt: skip
+    results.print(made)
+
+
+if __name__ == "__main__":
+    main()

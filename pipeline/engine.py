@@ -1,0 +1,445 @@
+"""The training loop of a team of runs: epochs, validation, early stopping, checkpoints."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from mer.cache import MerError
+
+from .batches import DialogueBatch, EpochShape, dialogue_batches, dialogues_of, epoch_batches, fill, in_order
+from .checkpoint import load_tensors, random_state, restore_random_state, save_tensors
+from .metrics import better, score
+from .model import Layout, Model, parts_of, probabilities
+from .settings import Recipe
+from .team import Optimiser, Stack, State, load_state, make_team
+from .tensors import Gatherer, Normaliser, Rows, Source, Window
+
+WINDOW_TURNS = 96
+"""Longest stretch of a dialogue seen at once by a context layer; longer dialogues are cut into equal parts."""
+EVAL_FACTOR = 2
+"""Batches for scoring are this many times larger than those for training."""
+
+
+@dataclass(frozen=True)
+class Member:
+    """One run of the team: a seed on a fold."""
+
+    fold: int
+    fold_name: str
+    seed: int
+    train: Rows
+    val: Rows
+    test: Rows
+    companions: Rows
+    """Unlabelled rows of the same dialogues, which a context layer sees but nothing is learned from or scored on."""
+
+    @property
+    def name(self) -> str:
+        """Name of this run's files."""
+        return f"{self.fold_name}-seed{self.seed}"
+
+
+@dataclass
+class Arena:
+    """Everything the runs share: data, recipe, device."""
+
+    source: Source
+    labels: npt.NDArray[Any]
+    dialogue: Sequence[str]
+    turn: npt.NDArray[np.int64]
+    recipe: Recipe
+    kind: str
+    metric: str
+    shape: EpochShape
+    device: torch.device
+    half: bool
+    """Autocast to bfloat16."""
+    in_context: bool
+    budget_bytes: float
+    """Bytes of features on the device at once when streaming."""
+    normalisers: Mapping[str, Sequence[Normaliser | None]]
+    """Modality to one normaliser per fold."""
+    priors: npt.NDArray[np.float32]
+    """Shape (folds, outputs): what an utterance without any modality is predicted as."""
+    _whole: Window | None = field(default=None, repr=False)
+
+    def autocast(self) -> contextlib.AbstractContextManager[Any]:
+        """Context in which forward passes run."""
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.half)
+
+    def whole(self) -> Window:
+        """All features on the device, moved there the first time."""
+        if self._whole is None:
+            self._whole = self.source.window(self.device)
+        return self._whole
+
+    def gatherer(self, members: Sequence[Member], stacked: bool) -> Gatherer:
+        """Return the gatherer for these runs; several take one normaliser each."""
+        chosen: dict[str, Normaliser | None] = {}
+        for modality, each in self.normalisers.items():
+            first = each[members[0].fold]
+            if first is None or not stacked:
+                chosen[modality] = first
+                continue
+            both = [n for n in (each[m.fold] for m in members) if n is not None]
+            chosen[modality] = Normaliser(torch.stack([n.mean for n in both]), torch.stack([n.scale for n in both]))
+        return Gatherer.of(self.source, torch.from_numpy(self.labels), chosen, self.device)
+
+    def windows(self, batches: Sequence[Rows]) -> Iterator[tuple[Window, int, int]]:
+        """Yield windows and the range of batches each holds: one for all, or blocks that fit when streaming."""
+        if not self.source.streamed:
+            yield self.whole(), 0, len(batches)
+            return
+        start = 0
+        while start < len(batches):
+            stop, rows = start + 1, np.unique(batches[start])
+            while stop < len(batches):
+                wider = np.union1d(rows, batches[stop])
+                if self.source.bytes_of(wider) > self.budget_bytes:
+                    break
+                rows, stop = wider, stop + 1
+            yield self.source.window(self.device, rows), start, stop
+            start = stop
+
+
+class Watch(Protocol):
+    """Who is told about progress."""
+
+    def begin(self, members: Sequence[Member], epochs: int, steps: int) -> None:
+        """A team starts or goes on."""
+
+    def step(self, utterances: int) -> None:
+        """A step was made with so many utterances."""
+
+    def epoch(self, members: Sequence[Member], entries: Sequence[Mapping[str, float]]) -> None:
+        """An epoch ended; one history entry per run."""
+
+
+@dataclass
+class Finished:
+    """One run after selection."""
+
+    member: Member
+    state: State
+    """Weights of the best epoch, without the leading axis."""
+    best_epoch: int
+    best_score: float
+    history: list[dict[str, float]]
+
+
+@dataclass
+class Progress:
+    """Where a team stands; JSON-able but for the tensors kept beside it."""
+
+    epoch: int = 0
+    step: int = 0
+    best_score: list[float] = field(default_factory=list)
+    best_epoch: list[int] = field(default_factory=list)
+    history: list[list[dict[str, float]]] = field(default_factory=list)
+    members: list[str] = field(default_factory=list)
+
+
+class Trainer:
+    """Trains one team and hands over each run when it is finished."""
+
+    def __init__(
+        self,
+        arena: Arena,
+        members: Sequence[Member],
+        models: Sequence[Model],
+        deliver: Callable[[Finished], None],
+        watch: Watch,
+    ) -> None:
+        self.arena = arena
+        self.recipe = arena.recipe
+        self.members = list(members)
+        self.deliver = deliver
+        self.watch = watch
+        self.team = make_team(models, arena.device)
+        self.optimiser = Optimiser(self.team, self.recipe.lr, self.recipe.weight_decay)
+        self.gatherer = arena.gatherer(self.members, isinstance(self.team, Stack))
+        self.progress = Progress(
+            best_score=[float("nan")] * len(members),
+            best_epoch=[-1] * len(members),
+            history=[[] for _ in members],
+            members=[m.name for m in members],
+        )
+        self.best: State = {}
+        self.sums: dict[str, Tensor] = {}
+        entropy = [number for m in members for number in (m.seed, m.fold)]
+        torch.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1)[0]))
+
+    def fit(self, checkpoint: Path | None = None, every_seconds: float = 30.0) -> None:
+        """Train to the end, writing `checkpoint` now and then; goes on from it when it exists."""
+        if checkpoint is not None and checkpoint.exists():
+            self.load(checkpoint)
+        saved = time.monotonic()
+        while self.members and self.progress.epoch < self.recipe.epochs:
+            batches = self.epoch_rows()
+            self.watch.begin(self.members, self.recipe.epochs, len(batches))
+            rows = [b.rows if isinstance(b, DialogueBatch) else b for b in batches]
+            skipped = self.progress.step
+            on_device = None if self.arena.in_context else torch.from_numpy(np.stack(rows)).to(self.arena.device)
+            for window, start, stop in self.arena.windows(rows[skipped:]):
+                for index in range(skipped + start, skipped + stop):
+                    placed = None if on_device is None else on_device[index]
+                    self.train_step(window, batches[index], placed, index / len(batches))
+                    self.progress.step = index + 1
+                    if checkpoint is not None and time.monotonic() - saved >= every_seconds:
+                        self.save(checkpoint)
+                        saved = time.monotonic()
+            self.end_epoch()
+            if checkpoint is not None and self.members and time.monotonic() - saved >= every_seconds:
+                self.save(checkpoint)
+                saved = time.monotonic()
+        for index in range(len(self.members)):
+            self.hand_over(index)
+        if checkpoint is not None:
+            checkpoint.unlink(missing_ok=True)
+
+    def epoch_rows(self) -> list[Rows] | list[DialogueBatch]:
+        """Batches of the current epoch: arrays (B,), (R, B) for a stack, or dialogues in turn order."""
+        arena, epoch = self.arena, self.progress.epoch
+        if arena.in_context:
+            member = self.members[0]
+            dialogues = context_dialogues(arena, member, member.train)
+            return dialogue_batches(dialogues, self.recipe.batch_size, member.seed, member.fold, epoch)
+        cost = arena.source.cost
+        each = [epoch_batches(m.train, cost, arena.shape, m.seed, m.fold, epoch) for m in self.members]
+        return list(np.stack(each, axis=1)) if isinstance(self.team, Stack) else list(each[0])
+
+    def train_step(self, window: Window, batch: Rows | DialogueBatch, on_device: Tensor | None, within: float) -> None:
+        """One update of all runs of the team."""
+        recipe = self.recipe
+        progress = (self.progress.epoch + within) / recipe.epochs
+        layout, rows = None, batch
+        if isinstance(batch, DialogueBatch):
+            layout, rows = Layout.of(batch, self.arena.device), batch.rows
+        assert isinstance(rows, np.ndarray)
+        gathered = self.gatherer.batch(window, rows, on_device)
+        if layout is not None:
+            gathered.labels = self._masked_labels(rows, self.members[0].train)
+        with self.arena.autocast():
+            terms = self.team.losses(parts_of(gathered), layout, progress)
+            total = torch.stack([term.float().sum() for term in terms.values()]).sum()
+        total.backward()  # type: ignore[no-untyped-call]
+        if recipe.clip:
+            self.team.clip(recipe.clip)
+        self.optimiser.step(rate_at(progress, recipe.warmup))
+        for name, term in terms.items():
+            held = self.sums.get(name)
+            self.sums[name] = term.detach().float() if held is None else held + term.detach().float()
+        self.watch.step(rows.size)
+
+    def _masked_labels(self, rows: Rows, counted: Rows) -> Tensor:
+        """Labels of the rows, hidden where a row is only context."""
+        labels = self.arena.labels[rows].copy()
+        labels[~np.isin(rows, counted)] = -1 if self.arena.kind == "class" else np.nan
+        return torch.from_numpy(labels).to(self.arena.device)
+
+    def end_epoch(self) -> None:
+        """Validate, remember the best weights, retire runs that no longer improve."""
+        progress, recipe = self.progress, self.recipe
+        steps = max(progress.step, 1)
+        losses = {name: (value / steps).cpu().numpy() for name, value in self.sums.items()}
+        predictions = predict(self.arena, self.team, self.gatherer, self.members, [m.val for m in self.members])
+        improved, entries = [], []
+        for index, member in enumerate(self.members):
+            entry = {name: float(value[index]) for name, value in losses.items()}
+            if not all(math.isfinite(value) for value in entry.values()):
+                raise MerError(
+                    f"training of {member.name} diverged in epoch {progress.epoch + 1} (a loss is not finite); "
+                    f"lower --lr (now {recipe.lr:g}) or check the features with mer verify"
+                )
+            found = score(self.arena.kind, self.arena.labels[member.val], predictions[index][0])
+            entry |= {f"val_{name}": value for name, value in found.items()}
+            chosen = found[self.arena.metric]
+            if progress.best_epoch[index] < 0 or better(self.arena.metric, chosen, progress.best_score[index]):
+                progress.best_score[index], progress.best_epoch[index] = chosen, progress.epoch
+                improved.append(index)
+            entry["epoch"] = progress.epoch + 1
+            progress.history[index].append(entry)
+            entries.append(entry)
+        self._remember(improved)
+        self.watch.epoch(self.members, entries)
+        progress.epoch, progress.step, self.sums = progress.epoch + 1, 0, {}
+        self._retire()
+
+    def _remember(self, improved: Sequence[int]) -> None:
+        """Keep a copy of the weights of the runs that just improved."""
+        state = self.team.state()
+        if not self.best:
+            self.best = {name: tensor.clone() for name, tensor in state.items()}
+        elif improved:
+            index = torch.tensor(list(improved), device=self.arena.device)
+            for name, tensor in state.items():
+                self.best[name][index] = tensor[index]
+
+    def _retire(self) -> None:
+        """Hand over runs whose patience is spent, once that is all of them or at least half of a stack."""
+        patience = self.recipe.patience
+        if not patience:
+            return
+        spent = [i for i, best in enumerate(self.progress.best_epoch) if self.progress.epoch - 1 - best >= patience]
+        if len(spent) == len(self.members):
+            self.progress.epoch = self.recipe.epochs
+        elif spent and 2 * len(spent) >= len(self.members):
+            for index in spent:
+                self.hand_over(index)
+            self._keep([i for i in range(len(self.members)) if i not in spent])
+
+    def _keep(self, staying: list[int]) -> None:
+        self.optimiser.keep(staying)
+        index = torch.tensor(staying, device=self.arena.device)
+        self.best = {name: tensor[index].clone() for name, tensor in self.best.items()}
+        for name in ("best_score", "best_epoch", "history", "members"):
+            setattr(self.progress, name, [getattr(self.progress, name)[i] for i in staying])
+        self.members = [self.members[i] for i in staying]
+        self.gatherer = self.arena.gatherer(self.members, stacked=True)
+
+    def hand_over(self, index: int) -> None:
+        """Deliver one run with its best weights."""
+        progress = self.progress
+        state = {name: tensor[index].cpu().clone() for name, tensor in self.best.items()}
+        best = progress.best_epoch[index]
+        self.deliver(
+            Finished(self.members[index], state, best + 1, progress.best_score[index], progress.history[index])
+        )
+
+    def save(self, path: Path) -> None:
+        """Write everything needed to go on as if nothing had happened."""
+        tensors = {f"model/{name}": tensor for name, tensor in self.team.state().items()}
+        tensors |= {f"best/{name}": tensor for name, tensor in self.best.items()}
+        tensors |= {f"optimiser/{name}": tensor for name, tensor in self.optimiser.state().items()}
+        tensors |= {f"sums/{name}": tensor for name, tensor in self.sums.items()}
+        tensors |= random_state(self.arena.device)
+        save_tensors(path, tensors, vars(self.progress))
+
+    def load(self, path: Path) -> None:
+        """Go on from what `save` wrote.
+
+        Raises
+        ------
+        DamagedError
+            If the checkpoint cannot be read.
+        """
+        tensors, facts = load_tensors(path, "delete it to train these runs from their start, or use --overwrite")
+        parts: dict[str, State] = {}
+        for key, tensor in tensors.items():
+            section, _, name = key.partition("/")
+            parts.setdefault(section, {})[name] = tensor
+        names = [m.name for m in self.members]
+        staying = [names.index(name) for name in facts["members"]]
+        if len(staying) < len(names):
+            self.optimiser.keep(staying)
+            self.members = [self.members[i] for i in staying]
+            self.gatherer = self.arena.gatherer(self.members, stacked=True)
+        load_state(self.team, parts["model"])
+        self.optimiser.load(parts.get("optimiser", {}))
+        self.best = {name: t.to(self.arena.device) for name, t in parts.get("best", {}).items()}
+        self.sums = {name: t.to(self.arena.device) for name, t in parts.get("sums", {}).items()}
+        self.progress = Progress(**facts)
+        restore_random_state(tensors, self.arena.device)
+
+
+def rate_at(progress: float, warmup: float) -> float:
+    """Share of the peak learning rate at `progress` in [0, 1): linear warm-up, then a cosine down to zero."""
+    if progress < warmup:
+        return (progress + 1e-3) / (warmup + 1e-3)
+    return 0.5 * (1 + math.cos(math.pi * (progress - warmup) / (1 - warmup)))
+
+
+def context_dialogues(arena: Arena, member: Member, rows: Rows) -> list[Rows]:
+    """Dialogues of `rows` with the unlabelled companions of theirs, leaving out utterances without any modality."""
+    known = {arena.dialogue[row] for row in rows} - {""}
+    beside = np.array([row for row in member.companions if arena.dialogue[row] in known], dtype=np.int64)
+    whole = np.union1d(rows, beside)
+    whole = whole[arena.source.any_present[whole]]
+    return dialogues_of(whole, arena.dialogue, arena.turn, WINDOW_TURNS)
+
+
+def predict(
+    arena: Arena, team: Any, gatherer: Gatherer, members: Sequence[Member], rows: Sequence[Rows]
+) -> list[tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]]:
+    """Probabilities (n, outputs) and fused vectors (n, width) of each run's rows, in their order.
+
+    A row without any modality gets the training prior and a NaN vector.
+    """
+    have = [r[arena.source.any_present[r]] for r in rows]
+    found = _predict_in_context(arena, team, gatherer, members[0], have[0]) if arena.in_context else None
+    if found is None:
+        found = _predict_batches(arena, team, gatherer, have)
+    results = []
+    for index, (member, wanted) in enumerate(zip(members, rows, strict=True)):
+        outputs, vectors = found[index]
+        place = np.searchsorted(have[index], wanted).clip(max=max(len(have[index]) - 1, 0))
+        present = arena.source.any_present[wanted]
+        full = np.repeat(arena.priors[member.fold][None], len(wanted), axis=0)
+        spread = np.full((len(wanted), vectors.shape[1]), np.nan, dtype=np.float32)
+        if present.any():
+            full[present], spread[present] = outputs[place[present]], vectors[place[present]]
+        results.append((full, spread))
+    return results
+
+
+def _predict_batches(
+    arena: Arena, team: Any, gatherer: Gatherer, rows: Sequence[Rows]
+) -> list[tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]]:
+    """Predict sorted rows without context; the runs of a stack go through side by side, short ones padded."""
+    cost = arena.source.cost
+    size = EVAL_FACTOR * arena.recipe.batch_size
+    longest = max(len(r) for r in rows)
+    outputs = [np.zeros((len(r), arena.priors.shape[1]), dtype=np.float32) for r in rows]
+    vectors = [np.zeros((len(r), 1), dtype=np.float32) for r in rows]
+    if not longest:
+        return list(zip(outputs, vectors, strict=True))
+    filled = [np.resize(r, longest) if len(r) else np.zeros(longest, dtype=np.int64) for r in rows]
+    ordered = [np.concatenate(list(in_order(r, cost, size))) for r in filled]
+    batches = [np.stack([o[i : i + size] for o in ordered]) for i in range(0, longest, size)]
+    stacked = isinstance(team, Stack)
+    for window, start, stop in arena.windows([b.reshape(-1) for b in batches]):
+        for batch in batches[start:stop]:
+            gathered = gatherer.batch(window, batch if stacked else batch[0])
+            with arena.autocast():
+                raw, fused = team.outputs(parts_of(gathered), None)
+            made = probabilities(arena.kind, raw).cpu().numpy()
+            width = fused.float().cpu().numpy()
+            for run, mine in enumerate(rows):
+                inside = np.isin(batch[run], mine)
+                place = np.searchsorted(mine, batch[run][inside])
+                if vectors[run].shape[1] != width.shape[-1]:
+                    vectors[run] = np.zeros((len(mine), width.shape[-1]), dtype=np.float32)
+                outputs[run][place], vectors[run][place] = made[run][inside], width[run][inside]
+    return list(zip(outputs, vectors, strict=True))
+
+
+def _predict_in_context(
+    arena: Arena, team: Any, gatherer: Gatherer, member: Member, rows: Rows
+) -> list[tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]]:
+    """Predict sorted rows dialogue by dialogue."""
+    batches = list(fill(context_dialogues(arena, member, rows), EVAL_FACTOR * arena.recipe.batch_size))
+    outputs = np.zeros((len(rows), arena.priors.shape[1]), dtype=np.float32)
+    vectors = np.zeros((len(rows), 1), dtype=np.float32)
+    for window, start, stop in arena.windows([b.rows for b in batches]):
+        for batch in batches[start:stop]:
+            gathered = gatherer.batch(window, batch.rows)
+            with arena.autocast():
+                raw, fused = team.outputs(parts_of(gathered), Layout.of(batch, arena.device))
+            inside = np.isin(batch.rows, rows)
+            place = np.searchsorted(rows, batch.rows[inside])
+            if vectors.shape[1] != fused.shape[-1]:
+                vectors = np.zeros((len(rows), fused.shape[-1]), dtype=np.float32)
+            outputs[place] = probabilities(arena.kind, raw).cpu().numpy()[0][inside]
+            vectors[place] = fused.float().cpu().numpy()[0][inside]
+    return [(outputs, vectors)]

@@ -1,0 +1,142 @@
+"""What the user sees while heads train: losses, validation, rate and remaining time of each run; TensorBoard too."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from mer.cache import MerError
+
+from .console import table
+from .engine import Member
+from .metrics import TITLES, better, show
+
+SHOWN_RUNS = 8
+REFRESH_PER_SECOND = 4
+
+
+class Silent:
+    """A watch that says nothing."""
+
+    def __enter__(self) -> Silent:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+    def begin(self, members: Sequence[Member], epochs: int, steps: int) -> None:
+        """Ignore."""
+
+    def step(self, utterances: int) -> None:
+        """Ignore."""
+
+    def epoch(self, members: Sequence[Member], entries: Sequence[Mapping[str, float]]) -> None:
+        """Ignore."""
+
+
+class LiveTable:
+    """A live table on a terminal; elsewhere nothing but the closing results."""
+
+    def __init__(self, console: Console | None, metric: str, runs: int, board: Path | None) -> None:
+        self.metric = metric
+        self.runs = runs
+        self.seen: set[str] = set()
+        self.members: Sequence[Member] = ()
+        self.entries: Sequence[Mapping[str, float]] = ()
+        self.best: dict[str, float] = {}
+        self.epochs = self.steps = self.done_steps = self.utterances = 0
+        self.started = time.monotonic()
+        self.begun = self.started
+        self.writer: Any = open_board(board) if board is not None else None
+        terminal = console is not None and console.is_terminal
+        self.live = Live(console=console, get_renderable=self.render, refresh_per_second=REFRESH_PER_SECOND,
+                         transient=True) if terminal else None  # fmt: skip
+
+    def __enter__(self) -> LiveTable:
+        if self.live is not None:
+            self.live.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.live is not None:
+            self.live.__exit__(kind, error, trace)
+        if self.writer is not None:
+            self.writer.close()
+
+    def begin(self, members: Sequence[Member], epochs: int, steps: int) -> None:
+        """Note which runs train now."""
+        names = {m.name for m in members}
+        if not names <= self.seen:
+            self.begun, self.utterances, self.done_steps, self.entries = time.monotonic(), 0, 0, ()
+        self.seen |= names
+        self.members, self.epochs, self.steps = members, epochs, steps
+
+    def step(self, utterances: int) -> None:
+        """Count."""
+        self.done_steps += 1
+        self.utterances += utterances
+
+    def epoch(self, members: Sequence[Member], entries: Sequence[Mapping[str, float]]) -> None:
+        """Show the epoch's numbers."""
+        self.members, self.entries = members, entries
+        for member, entry in zip(members, entries, strict=True):
+            value = entry[f"val_{self.metric}"]
+            if member.name not in self.best or better(self.metric, value, self.best[member.name]):
+                self.best[member.name] = value
+            if self.writer is not None:
+                for name, number in entry.items():
+                    if name != "epoch":
+                        self.writer.add_scalar(f"{member.name}/{name}", number, int(entry["epoch"]))
+
+    def render(self) -> Table:
+        """Return the table as it stands."""
+        terms = [
+            name
+            for name in (self.entries[0] if self.entries else {})
+            if name != "epoch" and not name.startswith("val_")
+        ]
+        epoch = int(self.entries[0]["epoch"]) if self.entries else 0
+        seconds = max(time.monotonic() - self.begun, 1e-6)
+        left = (self.epochs * max(self.steps, 1) - self.done_steps) * seconds / max(self.done_steps, 1)
+        made = table(
+            f"epoch {epoch}/{self.epochs} · {self.utterances / seconds:,.0f} utterances/s · at most {clock(left)} left "
+            f"for these runs · {len(self.seen)} of {self.runs} runs begun",
+            "run", *(f">{name}" for name in terms), f">val {TITLES[self.metric]}", ">best",
+        )  # fmt: skip
+        for member, entry in list(zip(self.members, self.entries, strict=False))[:SHOWN_RUNS]:
+            losses = [f"{entry[name]:.3f}" for name in terms]
+            best = self.best.get(member.name, float("nan"))
+            made.add_row(member.name, *losses, show(self.metric, entry[f"val_{self.metric}"]), show(self.metric, best))
+        if len(self.members) > SHOWN_RUNS and self.entries:
+            made.add_row(f"and {len(self.members) - SHOWN_RUNS} more")
+        return made
+
+
+def clock(seconds: float) -> str:
+    """Seconds as people read them."""
+    whole = round(seconds)
+    return f"{whole} s" if whole < 90 else f"{whole // 60} min" if whole < 5400 else f"{whole / 3600:.1f} h"
+
+
+def open_board(folder: Path) -> Any:
+    """Open a TensorBoard writer.
+
+    Raises
+    ------
+    MerError
+        If the extra is not installed.
+    """
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise MerError("--tensorboard needs the package tensorboard: pip install 'mer[tensorboard]'") from error
+    return SummaryWriter(str(folder))  # type: ignore[no-untyped-call]

@@ -1,0 +1,231 @@
+"""Scores of predictions, one name each, for classes, sets of classes and numbers.
+
+Names and conventions:
+
+* `war` weighted average recall, which is plain accuracy; `uar` unweighted average recall over the classes that occur in
+  the truth; `wf1` and `macro_f1` F1 averaged by support and evenly over classes that occur in truth or prediction.
+* Sets: `macro_f1`, `micro_f1` at a threshold of 0.5, `map` mean average precision over classes that occur.
+* Numbers (sentiment in [-3, 3] and the like): `mae`, `pearson`, `acc2` and `f1` over negative against non-negative,
+  `acc2_nonzero` and `f1_nonzero` over negative against positive with rows of truth 0 left out, `acc7` and `acc5` after
+  clipping to [-3, 3] and [-2, 2] and rounding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mer.cache import MerError
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
+CLASS_METRICS = ("war", "uar", "wf1", "macro_f1")
+MULTI_METRICS = ("macro_f1", "micro_f1", "map")
+REAL_METRICS = ("mae", "pearson", "acc2", "f1", "acc2_nonzero", "f1_nonzero", "acc5", "acc7")
+NAMES = {"class": CLASS_METRICS, "multi": MULTI_METRICS, "real": REAL_METRICS}
+DEFAULT = {"class": "wf1", "multi": "macro_f1", "real": "mae"}
+LOWER_IS_BETTER = frozenset({"mae"})
+TITLES = {
+    "war": "WAR (accuracy)",
+    "uar": "UAR",
+    "wf1": "weighted F1",
+    "macro_f1": "macro F1",
+    "micro_f1": "micro F1",
+    "map": "mAP",
+    "mae": "MAE",
+    "pearson": "Pearson r",
+    "acc2": "Acc-2 (neg/non-neg)",
+    "f1": "F1 (neg/non-neg)",
+    "acc2_nonzero": "Acc-2 (neg/pos)",
+    "f1_nonzero": "F1 (neg/pos)",
+    "acc5": "Acc-5",
+    "acc7": "Acc-7",
+}
+PLAIN_NUMBERS = frozenset({"mae", "pearson"})
+"""Metrics that are not shares and so are not shown in per cent."""
+
+
+def selection_metric(kind: str, wanted: str) -> str:
+    """Name of the validation metric; `auto` takes the kind's default.
+
+    Raises
+    ------
+    MerError
+        If the metric does not exist for this kind of target.
+    """
+    name = DEFAULT[kind] if wanted == "auto" else wanted
+    if name not in NAMES[kind]:
+        raise MerError(f"metric {name!r} is not defined for a target of kind {kind!r}; use {', '.join(NAMES[kind])}")
+    return name
+
+
+def better(metric: str, new: float, old: float) -> bool:
+    """Whether `new` beats `old`; a NaN never does, and anything beats a NaN."""
+    if np.isnan(new):
+        return False
+    return bool(np.isnan(old) or (new < old if metric in LOWER_IS_BETTER else new > old))
+
+
+def labelled(kind: str, labels: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+    """Mask of the rows that have a label."""
+    if kind == "class":
+        return np.asarray(labels >= 0)
+    return np.asarray(~np.isnan(labels) if kind == "real" else ~np.isnan(labels).any(axis=1))
+
+
+def confusion(truth: Ints, predicted: Ints, classes: int) -> Ints:
+    """Counts of shape (classes, classes): rows are the truth, columns the prediction."""
+    flat = np.bincount(truth * classes + predicted, minlength=classes * classes)
+    return flat.reshape(classes, classes).astype(np.int64)
+
+
+def scores_of_confusion(counts: npt.NDArray[Any]) -> dict[str, Any]:
+    """Class metrics from counts of shape (..., C, C); each value has the leading shape. No rows give NaN."""
+    counts = np.asarray(counts, dtype=np.float64)
+    hits = np.diagonal(counts, axis1=-2, axis2=-1)
+    support, chosen = counts.sum(-1), counts.sum(-2)
+    total = support.sum(-1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        recall = hits / support
+        f1 = np.where(support + chosen > 0, 2 * hits / (support + chosen), 0.0)
+        occurs, seen = support > 0, support + chosen > 0
+        return {
+            "war": hits.sum(-1) / total,
+            "uar": np.where(occurs, recall, 0.0).sum(-1) / occurs.sum(-1),
+            "wf1": (f1 * support).sum(-1) / total,
+            "macro_f1": f1.sum(-1) / seen.sum(-1),
+        }
+
+
+def score(kind: str, labels: npt.NDArray[Any], outputs: npt.NDArray[Any]) -> dict[str, float]:
+    """All metrics of one set of predictions.
+
+    Parameters
+    ----------
+    kind : str
+        `class`, `multi` or `real`.
+    labels : array
+        (N,) class codes, (N, C) 0/1, or (N,) numbers; unlabelled rows are left out.
+    outputs : array
+        (N, C) probabilities, (N, C) probabilities of each class, or (N, 1) numbers.
+    """
+    mask = labelled(kind, labels)
+    labels, outputs = labels[mask], outputs[mask]
+    if not len(labels):
+        return dict.fromkeys(NAMES[kind], float("nan"))
+    if kind == "class":
+        counts = confusion(labels.astype(np.int64), outputs.argmax(1).astype(np.int64), outputs.shape[1])
+        return {name: float(value) for name, value in scores_of_confusion(counts).items()}
+    if kind == "multi":
+        return _score_sets(labels > 0.5, outputs)
+    return _score_numbers(labels.astype(np.float64), outputs[:, 0].astype(np.float64))
+
+
+def _score_sets(truth: npt.NDArray[np.bool_], outputs: npt.NDArray[Any]) -> dict[str, float]:
+    from sklearn.metrics import average_precision_score, f1_score
+
+    chosen = outputs >= 0.5
+    occurs = truth.any(0)
+    seen = occurs | chosen.any(0)
+    precision = [average_precision_score(truth[:, c], outputs[:, c]) for c in np.flatnonzero(occurs)]
+    each = f1_score(truth, chosen, average=None, zero_division=0.0)
+    return {
+        "macro_f1": float(np.mean(np.asarray(each)[seen])) if seen.any() else float("nan"),
+        "micro_f1": float(f1_score(truth, chosen, average="micro", zero_division=0.0)),
+        "map": float(np.mean(precision)) if precision else float("nan"),
+    }
+
+
+def _score_numbers(truth: Floats, predicted: Floats) -> dict[str, float]:
+    from sklearn.metrics import f1_score, mean_absolute_error
+
+    nonzero = truth != 0
+    constant = np.ptp(truth) == 0 or np.ptp(predicted) == 0
+
+    def f1(a: npt.NDArray[np.bool_], b: npt.NDArray[np.bool_]) -> float:
+        return float(f1_score(a, b, average="weighted", zero_division=0.0)) if len(a) else float("nan")
+
+    def graded(bound: int) -> float:
+        return float(np.mean(np.rint(truth.clip(-bound, bound)) == np.rint(predicted.clip(-bound, bound))))
+
+    return {
+        "mae": float(mean_absolute_error(truth, predicted)),
+        "pearson": float("nan") if constant else float(np.corrcoef(truth, predicted)[0, 1]),
+        "acc2": float(np.mean((truth >= 0) == (predicted >= 0))),
+        "f1": f1(truth >= 0, predicted >= 0),
+        "acc2_nonzero": float(np.mean((truth > 0) == (predicted > 0), where=nonzero))
+        if nonzero.any()
+        else float("nan"),
+        "f1_nonzero": f1(truth[nonzero] > 0, predicted[nonzero] > 0),
+        "acc5": graded(2),
+        "acc7": graded(3),
+    }
+
+
+@dataclass(frozen=True)
+class ClassRow:
+    """One line of the per-class table."""
+
+    name: str
+    precision: float
+    recall: float
+    f1: float
+    support: int
+
+
+def per_class(counts: Ints, classes: Sequence[str]) -> list[ClassRow]:
+    """Precision, recall, F1 and support of every class, from a confusion table; NaN where undefined."""
+    rows = []
+    for index, name in enumerate(classes):
+        hit, support, chosen = int(counts[index, index]), int(counts[index].sum()), int(counts[:, index].sum())
+        precision = hit / chosen if chosen else float("nan")
+        recall = hit / support if support else float("nan")
+        f1 = 2 * hit / (support + chosen) if support + chosen else float("nan")
+        rows.append(ClassRow(name, precision, recall, f1, support))
+    return rows
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean over runs with its spread."""
+
+    mean: float
+    std: float
+    """Sample standard deviation over the runs; NaN for a single run."""
+    low: float
+    high: float
+    """Ends of the 95 % bootstrap interval of the mean; NaN for a single run."""
+
+
+def bootstrap(values: npt.NDArray[Any], draws: int = 2000, seed: int = 0) -> Interval:
+    """Mean, standard deviation and 95 % bootstrap interval of scores of shape (folds, seeds).
+
+    Folds and seeds are resampled independently of each other, because the runs of one fold share their test rows and
+    the runs of one seed share their initial weights. Runs that have no score (NaN) are left out.
+    """
+    values = np.atleast_2d(np.asarray(values, dtype=np.float64))
+    known = values[~np.isnan(values)]
+    if known.size < 2:
+        mean = float(known[0]) if known.size else float("nan")
+        return Interval(mean, float("nan"), float("nan"), float("nan"))
+    rng = np.random.default_rng(seed)
+    folds, seeds = values.shape
+    means = np.empty(draws)
+    for draw in range(draws):
+        picked = values[rng.integers(folds, size=folds)][:, rng.integers(seeds, size=seeds)]
+        counted = picked[~np.isnan(picked)]
+        means[draw] = counted.mean() if counted.size else np.nan
+    low, high = np.nanpercentile(means, [2.5, 97.5])
+    return Interval(float(known.mean()), float(known.std(ddof=1)), float(low), float(high))
+
+
+def show(metric: str, value: float) -> str:
+    """Return a score as people read it: per cent with one decimal, or three decimals for plain numbers."""
+    if np.isnan(value):
+        return "–"
+    return f"{value:.3f}" if metric in PLAIN_NUMBERS else f"{100 * value:.1f}"

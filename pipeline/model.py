@@ -1,0 +1,171 @@
+"""What is trained: a head, its dialogue context if any, and the loss of the target."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mer.cache import MerError
+from mer.stages.heads.base import Batch, Head, HeadInputs
+from mer.stages.registry import find
+
+from .batches import DialogueBatch
+from .settings import Recipe, make_config
+
+Parts = tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor], Tensor]
+"""A batch as plain values: values, valid, present per modality, and labels."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the utterances of a batch stand in their dialogues; tensors on the device."""
+
+    dialogue: Tensor
+    turn: Tensor
+    shape: tuple[int, int]
+
+    @classmethod
+    def of(cls, batch: DialogueBatch, device: torch.device) -> Layout:
+        """Move the places of a dialogue batch to the device."""
+        return cls(torch.from_numpy(batch.dialogue).to(device), torch.from_numpy(batch.turn).to(device), batch.shape)
+
+
+class Model(nn.Module):
+    """A head with the target's loss; `forward` gives loss terms when `progress` is given, outputs otherwise."""
+
+    class_weight: Tensor
+
+    def __init__(self, head: Head, context: nn.Module | None, recipe: Recipe, class_weight: Tensor | None) -> None:
+        super().__init__()
+        self.head = head
+        self.context = context
+        self.kind = head.inputs.kind
+        self.smoothing = recipe.label_smoothing
+        self.real_loss = recipe.real_loss
+        weight = torch.ones(head.inputs.outputs) if class_weight is None else class_weight
+        self.register_buffer("class_weight", weight.float(), persistent=False)
+
+    def forward(self, parts: Parts, layout: Layout | None = None, progress: float | None = None) -> Any:
+        """Return loss terms by name (weighted), or the pair of outputs (B, C) and fused vectors (B, width).
+
+        Parameters
+        ----------
+        parts : tuple
+            values, valid, present, labels.
+        layout : Layout, optional
+            Needed by a model with context.
+        progress : float, optional
+            0 to 1 over training; None asks for outputs.
+        """
+        values, valid, present, labels = parts
+        batch = Batch(values, valid, present, labels if progress is not None else None)
+        fused = self.head.fuse(batch)
+        vector = fused.vector
+        if self.context is not None:
+            assert layout is not None
+            vector = self._in_context(vector, layout)
+        outputs = self.head.classify(vector)
+        if progress is None:
+            return outputs, vector
+        return {"task": self.task_loss(outputs, labels), **self.head.auxiliary(batch, fused, progress)}
+
+    def _in_context(self, vector: Tensor, layout: Layout) -> Tensor:
+        """Lay vectors (n, width) out by dialogue and turn, apply the context layer, and take them back."""
+        assert self.context is not None
+        grid = vector.new_zeros(*layout.shape, vector.shape[-1])
+        valid = torch.zeros(layout.shape, dtype=torch.bool, device=vector.device)
+        place = (layout.dialogue, layout.turn)
+        grid = grid.index_put(place, vector)
+        valid = valid.index_put(place, torch.ones_like(layout.turn, dtype=torch.bool))
+        return self.context(grid, valid)[place]  # type: ignore[no-any-return]
+
+    def task_loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """Mean loss over the labelled rows of a batch; zero when there are none. Always float32."""
+        outputs = outputs.float()
+        if self.kind == "class":
+            known = labels >= 0
+            target = labels.clamp(min=0)
+            logs = outputs.log_softmax(-1)
+            each = -logs.gather(-1, target[..., None]).squeeze(-1)
+            each = (1 - self.smoothing) * each - self.smoothing * logs.mean(-1)
+            weight = self.class_weight[target] * known
+        elif self.kind == "multi":
+            known = ~labels.isnan().any(-1)
+            each = F.binary_cross_entropy_with_logits(outputs, labels.nan_to_num(), reduction="none").mean(-1)
+            weight = known.float()
+        else:
+            known = ~labels.isnan()
+            gap = outputs.squeeze(-1) - labels.nan_to_num()
+            each = gap.abs() if self.real_loss == "l1" else gap.square()
+            weight = known.float()
+        return (each * weight).sum() / weight.sum().clamp(min=1e-8)
+
+
+def parts_of(batch: Batch) -> Parts:
+    """Take a batch apart for calls that need plain values."""
+    assert batch.labels is not None
+    return batch.values, batch.valid, batch.present, batch.labels
+
+
+def probabilities(kind: str, outputs: Tensor) -> Tensor:
+    """Outputs as people use them: softmax for classes, sigmoid for sets, the number itself otherwise. float32."""
+    outputs = outputs.float()
+    if kind == "class":
+        return outputs.softmax(-1)
+    return outputs.sigmoid() if kind == "multi" else outputs
+
+
+def class_weights(kind: str, labels: npt.NDArray[Any], classes: int, wanted: str) -> Tensor | None:
+    """Weights of the classes from training labels, averaging 1 over the rows; classes without rows weigh 1."""
+    if wanted == "none":
+        return None
+    if kind != "class":
+        raise MerError(f"train.class_weights = {wanted!r} needs a target of classes, and this one is {kind!r}")
+    counts = np.bincount(labels, minlength=classes).astype(np.float64)
+    weight = np.where(counts > 0, 1.0 / np.maximum(counts, 1), 0.0)
+    weight = np.sqrt(weight) if wanted == "sqrt" else weight
+    weight = weight * counts.sum() / (weight * counts).sum()
+    return torch.from_numpy(np.where(counts > 0, weight, 1.0).astype(np.float32))
+
+
+@dataclass(frozen=True)
+class Blueprint:
+    """How to build the model of any seed and fold of a run."""
+
+    head: str
+    head_settings: Mapping[str, Any]
+    context: str
+    context_settings: Mapping[str, Any]
+    inputs: HeadInputs
+    recipe: Recipe
+
+    def build(self, seed: int, class_weight: Tensor | None = None) -> Model:
+        """Build a model on the CPU; its initial weights depend on the seed alone.
+
+        Raises
+        ------
+        MerError
+            If the head is unknown or a setting does not fit.
+        """
+        made = find("head", self.head)
+        config = make_config(made.Config, self.head_settings, "head.")
+        torch.manual_seed(seed)
+        head = made(self.inputs, config)
+        context = self._context(head.width) if self.context != "none" else None
+        if context is None and self.context_settings:
+            raise MerError(
+                "settings of [context] are given but no context is chosen; add --context bigru or transformer"
+            )
+        return Model(head, context, self.recipe, class_weight)
+
+    def _context(self, width: int) -> nn.Module:
+        from mer.stages.heads.context import make_context
+
+        return make_context(self.context, width, self.context_settings)

@@ -1,0 +1,381 @@
+"""Who trains, who validates, who is tested: the protocols, the validation part, and the check for leaks.
+
+| protocol | test rows of a fold | must not cross from training or validation to test |
+|---|---|---|
+| `official` | the corpus' `test` split | dialogue, copies |
+| `session-folds`, `emobox-folds` | one value of `session` | speaker, dialogue, copies |
+| `session5-test` | the last session | speaker, dialogue, copies |
+| `speaker-folds` | one speaker | speaker, dialogue, copies |
+| `kfold` | one of k parts of grouped, stratified rows | what the groups keep together, copies |
+
+A copy is an utterance whose text and media digest are both those of another. Validation comes from the training side,
+by dialogue where dialogues are known, else by speaker, else by row; it is never the test set. Under `speaker-folds`,
+rows of other speakers that share a dialogue with the test speaker take no part in that fold.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from mer.cache import LabelColumn, MerError, UtteranceTable
+from mer.stages.registry import suggest
+
+from .metrics import labelled
+
+Rows = npt.NDArray[np.int64]
+Groups = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Row numbers of one fold, each sorted."""
+
+    name: str
+    train: Rows
+    val: Rows
+    test: Rows
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the folds are made from."""
+
+    table: UtteranceTable
+    label: LabelColumn
+    copies: Groups
+    """Shape (N,): equal numbers for utterances with equal text and media, -1 where unknown."""
+    folds: int | None = None
+    group_by: str = "auto"
+    val_fraction: float = 0.15
+    seed: int = 0
+    usable: npt.NDArray[np.bool_] | None = None
+    """Rows that may take part at all; None means all with a label."""
+
+    @property
+    def rows(self) -> Rows:
+        """Rows that have a label and may take part."""
+        mask = labelled(self.label.kind, self.label.values)
+        return np.flatnonzero(mask if self.usable is None else mask & self.usable)
+
+
+@dataclass(frozen=True)
+class Splits:
+    """The folds of one run."""
+
+    protocol: str
+    folds: tuple[Fold, ...]
+    notes: tuple[str, ...] = ()
+    """What the user should know, such as leaks let through."""
+    apart: tuple[str, ...] = field(default=())
+    """What must not cross from training or validation to test."""
+
+
+def make_splits(protocol: str, request: Request, allow_leak: bool = False) -> Splits:
+    """Build, validate and leak-check the folds of a protocol.
+
+    Raises
+    ------
+    MerError
+        If the protocol is unknown or does not fit the corpus, a part is empty, or something crosses that must not.
+    """
+    if protocol not in MAKERS:
+        raise MerError(f"unknown protocol {protocol!r}; {suggest(protocol, list(MAKERS))}")
+    if not len(request.rows):
+        raise MerError("no utterance has a label for this target; choose another with --target")
+    maker, apart = MAKERS[protocol]
+    folds, notes = maker(request)
+    if protocol == "kfold":
+        apart = tuple(kind for kind in ("speaker", "dialogue") if kind in notes[0])
+        notes = notes[1:]
+    folds = [_with_validation(fold, request) for fold in folds]
+    for fold in folds:
+        _check_parts(fold, request)
+    leaks = find_leaks(request, folds, (*apart, "copy"))
+    if leaks and not allow_leak:
+        more = f" (and {len(leaks) - 1} more)" if len(leaks) > 1 else ""
+        raise MerError(f"{leaks[0]}{more}; choose another --protocol, or accept it with --allow-leak")
+    return Splits(protocol, tuple(folds), (*notes, *leaks), (*apart, "copy"))
+
+
+def _official(request: Request) -> tuple[list[Fold], list[str]]:
+    split = np.asarray(request.table.split, dtype=object)[request.rows]
+    parts = {name: request.rows[split == name] for name in ("train", "val", "test")}
+    if not len(parts["test"]) or not len(parts["train"]):
+        empty = "test" if not len(parts["test"]) else "train"
+        raise MerError(
+            f"protocol 'official' needs labelled utterances in the {empty} split and there are none; "
+            "use --protocol kfold, session-folds or speaker-folds"
+        )
+    others = sorted({str(name) for name in split} - set(parts))
+    notes = (
+        [f"{int(np.isin(split, others).sum())} utterances are in no official split and are left out"] if others else []
+    )
+    return [Fold("official", parts["train"], parts["val"], parts["test"])], notes
+
+
+def _leave_out(kind: str) -> Callable[[Request], tuple[list[Fold], list[str]]]:
+    """Return the maker of leave-one-out folds over `session` or `speaker`."""
+
+    def make(request: Request) -> tuple[list[Fold], list[str]]:
+        values = np.asarray(getattr(request.table, kind), dtype=object)
+        names = sorted({str(values[row]) for row in request.rows} - {""}, key=_natural)
+        if len(names) < 2:
+            raise MerError(
+                f"protocol '{kind}-folds' needs at least two {kind}s and the corpus names {len(names)}; use kfold"
+            )
+        known = request.rows[values[request.rows] != ""]
+        parts = _share_out(names, values[known], request.folds, kind)
+        folds, dropped = [], 0
+        for part in parts:
+            inside = np.isin(values[known], part)
+            test, rest = known[inside], known[~inside]
+            if kind == "speaker":
+                alone = ~_shares_dialogue(request.table, rest, test)
+                dropped += int((~alone).sum())
+                rest = rest[alone]
+            folds.append(Fold(_safe(f"{kind}-{'+'.join(part)}"), rest, rest[:0], test))
+        notes = []
+        if len(known) < len(request.rows):
+            notes.append(f"{len(request.rows) - len(known)} utterances name no {kind} and are left out")
+        if dropped:
+            notes.append(
+                f"{dropped} rows (over all folds) share a dialogue with the test speaker and are left out there"
+            )
+        return folds, notes
+
+    return make
+
+
+def _last_session(request: Request) -> tuple[list[Fold], list[str]]:
+    folds, notes = _leave_out("session")(replace(request, folds=None))
+    return folds[-1:], notes
+
+
+def _kfold(request: Request) -> tuple[list[Fold], list[str]]:
+    """Return grouped stratified folds; the first note names what the groups keep together."""
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    count = request.folds or 5
+    if count < 2:
+        raise MerError(f"kfold needs at least 2 folds and {count} was asked for; raise --folds")
+    rows = request.rows
+    kinds, groups = _grouping(request, count)
+    if len(np.unique(groups)) < count:
+        raise MerError(
+            f"{count} folds were asked for but there are only {len(np.unique(groups))} groups of "
+            f"{' and '.join(kinds) or 'rows'}; lower --folds"
+        )
+    splitter = StratifiedGroupKFold(count, shuffle=True, random_state=request.seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # a class with fewer members than folds: checked below by us
+        parts = list(splitter.split(rows, strata(request.label, rows), groups))
+    folds = [Fold(f"fold-{n + 1}", rows[a], rows[:0], rows[b]) for n, (a, b) in enumerate(parts)]
+    return folds, [" ".join(kinds)]
+
+
+def _grouping(request: Request, count: int) -> tuple[tuple[str, ...], Groups]:
+    """Choose what stays together: what was asked for, or the widest that still makes `count` groups."""
+    wanted = {"auto": (("speaker", "dialogue"), ("dialogue",), ("speaker",)), "none": ((),)}
+    choices = wanted.get(request.group_by, ((request.group_by,),))
+    for kinds in choices:
+        named = tuple(kind for kind in kinds if any(getattr(request.table, kind)[row] for row in request.rows))
+        groups = components(request, request.rows, named)
+        if len(np.unique(groups)) >= count or len(choices) == 1:
+            return named, groups
+    if any(any(getattr(request.table, kind)) for kind in ("speaker", "dialogue")):
+        return ("speaker",), components(request, request.rows, ("speaker",))
+    return (), components(request, request.rows, ())
+
+
+MAKERS: Mapping[str, tuple[Callable[[Request], tuple[list[Fold], list[str]]], tuple[str, ...]]] = {
+    "official": (_official, ("dialogue",)),
+    "session-folds": (_leave_out("session"), ("speaker", "dialogue")),
+    "speaker-folds": (_leave_out("speaker"), ("speaker", "dialogue")),
+    "session5-test": (_last_session, ("speaker", "dialogue")),
+    "emobox-folds": (_leave_out("session"), ("speaker", "dialogue")),
+    "kfold": (_kfold, ()),
+}
+
+
+def components(request: Request, rows: Rows, kinds: Sequence[str]) -> Groups:
+    """Number the groups of rows that are joined by any of `kinds` or by being copies; shape (len(rows),)."""
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+
+    links: dict[tuple[str, object], int] = {}
+    edges: list[tuple[int, int]] = []
+    for index, row in enumerate(rows):
+        marks: list[tuple[str, object]] = [(kind, getattr(request.table, kind)[row]) for kind in kinds]
+        marks.append(("copy", int(request.copies[row]) if request.copies[row] >= 0 else ""))
+        edges.extend((index, links.setdefault(mark, len(links))) for mark in marks if mark[1] != "")
+    nodes = len(rows) + len(links)
+    a = np.array([edge[0] for edge in edges], dtype=np.int64)
+    b = np.array([edge[1] for edge in edges], dtype=np.int64) + len(rows)
+    graph = coo_matrix((np.ones(len(edges)), (a, b)), shape=(nodes, nodes))
+    return np.asarray(connected_components(graph, directed=False)[1][: len(rows)], dtype=np.int64)
+
+
+def strata(label: LabelColumn, rows: Rows) -> Rows:
+    """Return classes to stratify by: the class, the rarest label of a set, or the sign of a number."""
+    values = label.values[rows]
+    if label.kind == "class":
+        return values.astype(np.int64)
+    if label.kind == "real":
+        return np.sign(values).astype(np.int64) + 1
+    rare = np.argsort(label.values[rows].sum(0), kind="stable")
+    first = (values[:, rare] > 0.5).argmax(1)
+    return np.where((values > 0.5).any(1), rare[first], len(rare)).astype(np.int64)
+
+
+def _with_validation(fold: Fold, request: Request) -> Fold:
+    """Hold out part of the training side when the fold has no validation part: whole dialogues, else whole speakers."""
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    if len(fold.val):
+        return fold
+    parts = max(2, round(1 / request.val_fraction))
+    for kinds in (("dialogue",), ("speaker",), ()):
+        if kinds and not all(getattr(request.table, kinds[0])[row] for row in fold.train):
+            continue
+        groups = components(request, fold.train, kinds)
+        number = len(np.unique(groups))
+        if number >= min(parts, 3):
+            break
+    splitter = StratifiedGroupKFold(min(parts, number), shuffle=True, random_state=request.seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # classes rarer than the number of parts are fine here
+        try:
+            keep, held = next(splitter.split(fold.train, strata(request.label, fold.train), groups))
+        except ValueError as error:
+            raise MerError(
+                f"fold {fold.name}: {len(fold.train)} training utterances are too few to hold out a validation part; "
+                "use fewer --folds or more data"
+            ) from error
+    return replace(fold, train=np.sort(fold.train[keep]), val=np.sort(fold.train[held]))
+
+
+def _check_parts(fold: Fold, request: Request) -> None:
+    """Refuse empty parts, a row in two parts, a single class, and test classes nobody can learn."""
+    for name in ("train", "val", "test"):
+        if not len(getattr(fold, name)):
+            raise MerError(
+                f"fold {fold.name}: no labelled utterances are left for {name}; use another --protocol or --folds"
+            )
+    together = np.concatenate([fold.train, fold.val, fold.test])
+    if len(np.unique(together)) < len(together):
+        raise MerError(
+            f"fold {fold.name}: an utterance is in two parts; this is a fault of the protocol, please report it"
+        )
+    if request.label.kind != "class":
+        return
+    known = set(request.label.values[fold.train].tolist())
+    if len(known) < 2:
+        only = request.label.classes[next(iter(known))]
+        raise MerError(f"fold {fold.name}: all training utterances are {only!r}; a head needs at least two classes")
+    unseen = sorted(set(request.label.values[fold.test].tolist()) - known)
+    if unseen:
+        names = ", ".join(repr(request.label.classes[code]) for code in unseen)
+        raise MerError(
+            f"fold {fold.name}: class {names} is tested but absent from its training part; "
+            "use fewer --folds, another --protocol, or --group-by"
+        )
+
+
+def find_leaks(request: Request, folds: Sequence[Fold], kinds: Sequence[str]) -> list[str]:
+    """Say, one line per fold and kind, what occurs both in training or validation and in test."""
+    leaks = []
+    for fold in folds:
+        seen = np.concatenate([fold.train, fold.val])
+        for kind in kinds:
+            shared = _shared(request, kind, seen, fold.test)
+            if shared:
+                noun = {"copy": "identical text and media"}.get(kind, kind)
+                leaks.append(
+                    f"leak in fold {fold.name}: {len(shared)} x {noun} in both training and test, e.g. {shared[0]}"
+                )
+    return leaks
+
+
+def _shared(request: Request, kind: str, seen: Rows, test: Rows) -> list[str]:
+    table = request.table
+    if kind == "copy":
+        numbers = set(request.copies[seen].tolist()) - {-1}
+        hits = [row for row in test if request.copies[row] in numbers]
+        first = {int(request.copies[row]): row for row in seen[::-1]}
+        return [f"{table.keys[row]} = {table.keys[first[int(request.copies[row])]]}" for row in hits]
+    values = getattr(table, kind)
+    return sorted(({values[row] for row in seen} & {values[row] for row in test}) - {""})
+
+
+def copies_of(digests: Mapping[str, Sequence[bytes]], rows: int) -> Groups:
+    """Number utterances by the digests of their inputs; equal numbers mean equal in every modality.
+
+    Parameters
+    ----------
+    digests : mapping
+        Per modality one digest per utterance, empty where there was no input. An utterance is compared only when
+        it has media (`audio` or `face`): equal transcripts alone, such as "yeah", are no copies.
+    rows : int
+        Number of utterances.
+
+    Returns
+    -------
+    array of shape (rows,)
+        -1 where nothing can be said.
+    """
+    names = sorted(digests)
+    numbers: dict[tuple[bytes, ...], int] = {}
+    result = np.full(rows, -1, dtype=np.int64)
+    for row in range(rows):
+        key = tuple(bytes(digests[name][row]) for name in names)
+        if any(part for name, part in zip(names, key, strict=True) if name != "text"):
+            result[row] = numbers.setdefault(key, len(numbers))
+    return result
+
+
+def splits_digest(table: UtteranceTable, splits: Splits) -> str:
+    """First 16 hex digits of the SHA-256 over the protocol and every fold's keys."""
+    digest = hashlib.sha256(splits.protocol.encode())
+    for fold in splits.folds:
+        for part in ("train", "val", "test"):
+            digest.update(f"\n{fold.name}/{part}\n".encode())
+            digest.update("\n".join(str(table.keys[row]) for row in getattr(fold, part)).encode())
+    return digest.hexdigest()[:16]
+
+
+def _shares_dialogue(table: UtteranceTable, rows: Rows, test: Rows) -> npt.NDArray[np.bool_]:
+    tested = {table.dialogue[row] for row in test} - {""}
+    return np.array([table.dialogue[row] in tested for row in rows], dtype=np.bool_)
+
+
+def _share_out(names: list[str], values: npt.NDArray[np.object_], count: int | None, kind: str) -> list[list[str]]:
+    """Share groups out over `count` parts of about equal size, largest group first; one part each by default."""
+    if count is None or count == len(names):
+        return [[name] for name in names]
+    if count > len(names) or count < 2:
+        raise MerError(
+            f"{count} folds were asked for but there are {len(names)} {kind}s; use --folds 2 to {len(names)}"
+        )
+    sizes = {name: int((values == name).sum()) for name in names}
+    parts: list[list[str]] = [[] for _ in range(count)]
+    for name in sorted(names, key=lambda n: (-sizes[n], _natural(n))):
+        min(parts, key=lambda part: sum(sizes[n] for n in part)).append(name)
+    return [sorted(part, key=_natural) for part in parts]
+
+
+def _natural(name: str) -> list[tuple[int, int, str]]:
+    """Sort key in which 2 comes before 10."""
+    return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"(\d+)", name)]
+
+
+def _safe(name: str) -> str:
+    """Return a name fit for a file: letters, digits, `-`, `+`, `_`; long ones are cut and get a digest."""
+    clean = re.sub(r"[^\w+-]", "_", name)
+    return clean if len(clean) <= 60 else f"{clean[:50]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"

@@ -1,0 +1,217 @@
+"""The folder a training run leaves: request, models, predictions, scores (layout: docs/training.md)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from mer.cache import DamagedError, FeatureSpec, FormatError, MerError, atomic_write
+from mer.stages.heads.base import HeadInputs, ModalityShape
+
+from .checkpoint import load_tensors, save_tensors
+from .model import Blueprint, Model
+from .settings import Recipe, settings_of
+from .tensors import Normaliser
+
+RUN_FORMAT = "mer-run"
+RUN_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What one member of a run said about its validation and test utterances."""
+
+    keys: npt.NDArray[np.str_]
+    """Shape (n,)."""
+    split: npt.NDArray[np.str_]
+    """Shape (n,), `val` or `test`."""
+    labels: npt.NDArray[Any]
+    """Shape (n,), or (n, C) for sets of classes."""
+    outputs: npt.NDArray[np.float32]
+    """Shape (n, C) probabilities; (n, 1) numbers."""
+    vectors: npt.NDArray[np.float16]
+    """Shape (n, width), the fused vectors; NaN where the utterance had no modality."""
+    by_prior: npt.NDArray[np.bool_]
+    """Shape (n,): no modality was there, so the training prior answered."""
+    group: npt.NDArray[np.str_]
+    """Shape (n,): the dialogue, or the key where there is none; what belongs together in a test of significance."""
+
+    def part(self, split: str) -> Predictions:
+        """Return the rows of one split."""
+        chosen = self.split == split
+        return Predictions(**{name: value[chosen] for name, value in vars(self).items()})
+
+
+@dataclass(frozen=True)
+class LoadedMember:
+    """One trained model, ready to use."""
+
+    name: str
+    model: Model
+    normalisers: dict[str, Normaliser | None]
+    prior: npt.NDArray[np.float32]
+    facts: dict[str, Any]
+
+
+class Run:
+    """A run folder."""
+
+    def __init__(self, path: Path, facts: dict[str, Any]) -> None:
+        self.path = path
+        self.facts = facts
+
+    @classmethod
+    def open(cls, path: Path, unfinished: bool = False) -> Run:
+        """Read `run.json`.
+
+        Raises
+        ------
+        MerError
+            If the folder is no run, is of a newer version, or (unless `unfinished`) was not trained to its end.
+        """
+        file = path / "run.json"
+        if not file.is_file():
+            raise MerError(f"{path}: is no run (it has no run.json); name a folder that mer train wrote")
+        try:
+            facts = json.loads(file.read_text(encoding="utf-8"))
+            if facts["format"] != RUN_FORMAT:
+                raise KeyError("format")
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise DamagedError(f"{file}: is damaged ({error}); train again") from error
+        if facts["version"] > RUN_VERSION:
+            raise FormatError(
+                f"{path}: is a run of format {facts['version']} and this mer reads {RUN_VERSION}; update mer"
+            )
+        if facts["status"] != "done" and not unfinished:
+            raise MerError(f"{path}: was not trained to its end; give mer train the same options again to go on")
+        return cls(path, facts)
+
+    def write(self) -> None:
+        """Write `run.json` atomically."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        with atomic_write(self.path / "run.json") as temporary:
+            temporary.write_text(json.dumps(self.facts, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+    @property
+    def members(self) -> list[dict[str, Any]]:
+        """Name, fold, seed, scores of every model, in order."""
+        return cast("list[dict[str, Any]]", self.facts["members"])
+
+    @property
+    def kind(self) -> str:
+        """`class`, `multi` or `real`."""
+        return str(self.facts["kind"])
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names in the order of the outputs."""
+        return tuple(self.facts["classes"])
+
+    @property
+    def specs(self) -> dict[str, FeatureSpec]:
+        """Modality to the spec of the features the run was trained on, in the order of fusion."""
+        return {
+            m: FeatureSpec.from_json(json.dumps(entry["spec"])) for m, entry in self.facts["features"]["sets"].items()
+        }
+
+    def model_path(self, name: str) -> Path:
+        """File of one member's weights."""
+        return self.path / "models" / f"{name}.safetensors"
+
+    def save_member(
+        self,
+        name: str,
+        state: Mapping[str, Tensor],
+        normalisers: Mapping[str, Normaliser | None],
+        prior: npt.NDArray[np.float32],
+        facts: Mapping[str, Any],
+    ) -> None:
+        """Write one trained model with what it needs to be used."""
+        tensors = {f"model/{key}": tensor for key, tensor in state.items()}
+        for modality, found in normalisers.items():
+            if found is not None:
+                tensors |= {f"normalise/{modality}/mean": found.mean, f"normalise/{modality}/scale": found.scale}
+        tensors["prior"] = torch.from_numpy(prior)
+        save_tensors(self.model_path(name), tensors, facts)
+
+    def load_member(self, name: str) -> LoadedMember:
+        """Build one member's model and load its weights, in evaluation mode on the CPU.
+
+        Raises
+        ------
+        MerError
+            If the file is damaged or belongs to another head or other settings.
+        """
+        path = self.model_path(name)
+        tensors, facts = load_tensors(path, "train the run again")
+        state = {key[len("model/") :]: t for key, t in tensors.items() if key.startswith("model/")}
+        model = self.blueprint().build(0)
+        try:
+            model.load_state_dict(state)
+        except RuntimeError as error:
+            raise DamagedError(f"{path}: does not fit head {self.facts['head']!r} of this mer; train again") from error
+        normalisers: dict[str, Normaliser | None] = {
+            m: Normaliser(tensors[f"normalise/{m}/mean"], tensors[f"normalise/{m}/scale"])
+            if f"normalise/{m}/mean" in tensors
+            else None
+            for m in self.specs
+        }
+        return LoadedMember(name, model.eval(), normalisers, tensors["prior"].numpy(), facts)
+
+    def blueprint(self) -> Blueprint:
+        """How this run's models are built."""
+        facts = self.facts
+        return Blueprint(
+            facts["head"],
+            facts["head_settings"],
+            facts["context"],
+            facts["context_settings"],
+            head_inputs(self.specs, self.kind, self.classes),
+            self.recipe,
+        )
+
+    @property
+    def recipe(self) -> Recipe:
+        """How the models were trained."""
+        return Recipe(**settings_of(Recipe, self.facts["recipe"], "train."))
+
+    def save_predictions(self, name: str, found: Predictions) -> None:
+        """Write one member's predictions as plain arrays."""
+        with atomic_write(self.path / "predictions" / f"{name}.npz") as temporary, temporary.open("wb") as file:
+            np.savez_compressed(file, **vars(found))
+
+    def predictions(self, name: str) -> Predictions:
+        """Read one member's predictions."""
+        path = self.path / "predictions" / f"{name}.npz"
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                return Predictions(**{key: arrays[key] for key in arrays.files})
+        except (OSError, ValueError, TypeError, KeyError, EOFError) as error:
+            raise DamagedError(
+                f"{path}: is damaged or missing ({error}); run mer evaluate {self.path} --refresh"
+            ) from error
+
+    def save_history(self, name: str, entries: Sequence[Mapping[str, float]]) -> None:
+        """Write one member's history, one epoch per entry."""
+        with atomic_write(self.path / "history" / f"{name}.json") as temporary:
+            temporary.write_text(json.dumps(list(entries), indent=0) + "\n", encoding="utf-8")
+
+    def history(self, name: str) -> list[dict[str, float]]:
+        """Losses and validation scores of one member per epoch."""
+        return cast(
+            "list[dict[str, float]]", json.loads((self.path / "history" / f"{name}.json").read_text(encoding="utf-8"))
+        )
+
+
+def head_inputs(specs: Mapping[str, FeatureSpec], kind: str, classes: Sequence[str]) -> HeadInputs:
+    """What a head is built for, from the specs of its features."""
+    shapes = {m: ModalityShape(spec.dim // spec.stack, spec.stack) for m, spec in specs.items()}
+    return HeadInputs(shapes, kind, tuple(classes))

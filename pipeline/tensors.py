@@ -1,0 +1,350 @@
+"""Features on the device: ragged values are moved there once, and a batch is a gather of row ranges with a mask.
+
+When the features do not fit into the memory allowed, the values of a few batches' utterances are brought in at a time
+(`Source.window`); the batches and their numbers are the same either way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from mer.cache import FeatureBlock, FeatureStore, MerError
+from mer.stages.heads.base import Batch
+
+Rows = npt.NDArray[np.int64]
+
+CHUNK_BYTES = 64 << 20
+"""Size of the pieces in which features are read and examined."""
+SMALLEST_STD = 1e-6
+
+
+@dataclass(frozen=True)
+class Normaliser:
+    """Statistics that make a modality's dimensions zero-mean and unit-variance."""
+
+    mean: Tensor
+    """Shape (D,), or (R, D) for runs side by side; float32."""
+    scale: Tensor
+    """Same shape: one over the standard deviation; 1 for a dimension that does not vary."""
+
+    def to(self, device: torch.device) -> Normaliser:
+        """Return a copy on the device."""
+        return Normaliser(self.mean.to(device), self.scale.to(device))
+
+
+@dataclass(frozen=True)
+class Flat:
+    """One modality's values of some utterances, end to end on one device."""
+
+    values: Tensor
+    """Shape (ΣT, D), the stored dtype."""
+    valid: Tensor
+    """Shape (ΣT,), bool."""
+    starts: Tensor
+    """Shape (n,), int64."""
+    lengths: Tensor
+    """Shape (n,), int64; 0 where the utterance has no usable features."""
+
+    def gather(self, local: Tensor, steps: int, normaliser: Normaliser | None) -> tuple[Tensor, Tensor]:
+        """Gather padded, normalised float32 values (..., steps, D) and their mask (..., steps).
+
+        An utterance longer than `steps` is thinned by a uniform stride over its whole length.
+
+        Parameters
+        ----------
+        local : Tensor (...)
+            Positions of the utterances in this object; with a normaliser of shape (R, D) the first axis has length R.
+        steps : int
+            Longest length in the result, at least 1.
+        """
+        start, length = self.starts[local], self.lengths[local]
+        kept = length.clamp(max=steps)
+        ramp = torch.arange(steps, device=local.device)
+        inside = ramp < kept[..., None]
+        offset = torch.div(ramp * length[..., None], kept.clamp(min=1)[..., None], rounding_mode="floor")
+        index = torch.where(inside, start[..., None] + offset, 0)
+        mask = self.valid[index] & inside
+        values = self.values.index_select(0, index.reshape(-1)).view(*index.shape, -1).float()
+        if normaliser is not None:
+            extra = (1,) * (index.dim() - normaliser.mean.dim() + 1)
+            shape = (*normaliser.mean.shape[:-1], *extra, normaliser.mean.shape[-1])
+            values = (values - normaliser.mean.view(shape)) * normaliser.scale.view(shape)
+        return values.masked_fill_(~mask[..., None], 0.0), mask
+
+
+@dataclass(frozen=True)
+class Window:
+    """Values of all modalities for some utterances, or all of them, on one device."""
+
+    flats: Mapping[str, Flat]
+    local: Tensor | None
+    """Shape (N,): position of each utterance of the corpus in this window; None when it holds all, in order."""
+
+    def positions(self, rows: Tensor) -> Tensor:
+        """Translate row numbers of the corpus."""
+        return rows if self.local is None else self.local[rows]
+
+
+@dataclass
+class Source:
+    """The features a run uses: where they are, which utterances have them, and how long they are."""
+
+    store: FeatureStore
+    sets: Mapping[str, str]
+    """Modality to feature set, in the order of the fusion sequence."""
+    dims: Mapping[str, int]
+    most_steps: Mapping[str, int]
+    """Modality to the bound on steps; 0 is none."""
+    present: dict[str, npt.NDArray[np.bool_]]
+    """Modality to shape (N,): features exist, are finite and have a valid step."""
+    lengths: dict[str, Rows]
+    """Modality to shape (N,): stored steps; 0 where not present."""
+    bytes_per_step: Mapping[str, int]
+    unusable: dict[str, int]
+    """Modality to the number of utterances whose stored features hold NaN or infinity."""
+    streamed: bool = False
+    blocks: dict[str, FeatureBlock] = field(default_factory=dict, repr=False)
+    """Held in memory unless streamed."""
+
+    @classmethod
+    def open(
+        cls,
+        store: FeatureStore,
+        sets: Mapping[str, str],
+        most_steps: Mapping[str, int],
+        budget_bytes: float | None = None,
+    ) -> Source:
+        """Find out what each modality has, reading every value once.
+
+        Raises
+        ------
+        MerError
+            If a modality has no usable features at all.
+        """
+        specs = {m: store.sets[name].spec for m, name in sets.items()}
+        sizes = {m: specs[m].dim * np.dtype(specs[m].dtype).itemsize for m in sets}
+        total = sum(int(store.sets[sets[m]].length.sum()) * sizes[m] for m in sets)
+        dims = {m: specs[m].dim for m in sets}
+        streamed = budget_bytes is not None and total > budget_bytes
+        source = cls(store, dict(sets), dims, dict(most_steps), {}, {}, sizes, {}, streamed)
+        for modality in sets:
+            source._examine(modality)
+        return source
+
+    def _examine(self, modality: str) -> None:
+        rows = len(self.store.utterances)
+        if not self.streamed:
+            self.blocks[modality] = self.store.load(self.sets[modality])
+        present, lengths = np.zeros(rows, dtype=np.bool_), np.zeros(rows, dtype=np.int64)
+        spoilt = 0
+        for part, block in self._pieces(modality):
+            count = np.diff(block.offsets)
+            some = _any_per_row(np.asarray(block.valid, dtype=np.bool_), block.offsets)
+            broken = _any_per_row(~np.isfinite(block.values).all(axis=1), block.offsets)
+            spoilt += int((some & broken).sum())
+            present[part] = some & ~broken
+            lengths[part] = np.where(present[part], count, 0)
+        if not present.any():
+            why = f"; those of {spoilt} utterances hold NaN or infinity" if spoilt else ""
+            raise MerError(
+                f"{self.store.path}: no utterance has usable {modality} features in {self.sets[modality]}{why}; "
+                "extract them again or choose other --modalities"
+            )
+        self.present[modality], self.lengths[modality], self.unusable[modality] = present, lengths, spoilt
+
+    def _pieces(self, modality: str, rows: Rows | None = None) -> Iterator[tuple[Rows, FeatureBlock]]:
+        """Yield row numbers and their features, about `CHUNK_BYTES` at a time, in order."""
+        index = self.store.sets[self.sets[modality]]
+        rows = np.arange(len(self.store.utterances)) if rows is None else rows
+        cost = index.length[rows].astype(np.int64) * self.bytes_per_step[modality]
+        piece = np.cumsum(cost) // CHUNK_BYTES
+        for part in np.split(rows, np.flatnonzero(np.diff(piece)) + 1) if len(rows) else []:
+            yield part, self._block(modality, part)
+
+    def _block(self, modality: str, rows: Rows) -> FeatureBlock:
+        if self.streamed:
+            return self.store.load(self.sets[modality], rows)
+        return take(self.blocks[modality], rows)
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """Modality names in order."""
+        return tuple(self.sets)
+
+    @property
+    def any_present(self) -> npt.NDArray[np.bool_]:
+        """Shape (N,): the utterance has at least one modality."""
+        return np.any(np.stack([self.present[m] for m in self.sets]), axis=0)
+
+    def kept_steps(self, modality: str) -> Rows:
+        """Shape (N,): steps per utterance after thinning."""
+        most = self.most_steps.get(modality, 0)
+        return np.minimum(self.lengths[modality], most) if most else self.lengths[modality]
+
+    @property
+    def cost(self) -> Rows:
+        """Shape (N,): steps of all modalities together, by which batches are bucketed."""
+        return np.sum([self.kept_steps(m) for m in self.sets], axis=0).astype(np.int64)
+
+    def statistics(self, folds: Sequence[Rows]) -> dict[str, list[Normaliser]]:
+        """Mean and scale per modality and fold over the valid steps of the given training rows.
+
+        Sums run over pieces in float64 around a provisional centre, so neither size nor offset costs accuracy.
+        """
+        return {m: self._fold_statistics(m, folds) for m in self.sets}
+
+    def _fold_statistics(self, modality: str, folds: Sequence[Rows]) -> list[Normaliser]:
+        chosen = np.zeros((len(folds), len(self.store.utterances)))
+        for fold, rows in enumerate(folds):
+            chosen[fold, rows] = 1.0
+        chosen *= self.present[modality]
+        count = np.zeros(len(folds))
+        first = np.zeros((len(folds), self.dims[modality]))
+        second = np.zeros_like(first)
+        centre: npt.NDArray[np.float64] | None = None
+        used = np.flatnonzero(chosen.any(axis=0))
+        for rows, block in self._pieces(modality, used):
+            lengths = np.diff(block.offsets)
+            valid = np.asarray(block.valid, dtype=np.bool_)
+            owner = np.repeat(np.arange(len(rows)), lengths)[valid]
+            values = np.asarray(block.values)[valid].astype(np.float64)
+            if centre is None:
+                centre = values.mean(axis=0)
+            values -= centre
+            starts = np.flatnonzero(np.diff(owner, prepend=-1))
+            weights = chosen[:, rows[owner[starts]]]
+            count += weights @ np.diff(starts, append=len(owner))
+            first += weights @ np.add.reduceat(values, starts, axis=0)
+            second += weights @ np.add.reduceat(values * values, starts, axis=0)
+        return [self._normaliser(modality, centre, *sums) for sums in zip(count, first, second, strict=True)]
+
+    def _normaliser(
+        self,
+        modality: str,
+        centre: npt.NDArray[np.float64] | None,
+        count: float,
+        first: npt.NDArray[np.float64],
+        second: npt.NDArray[np.float64],
+    ) -> Normaliser:
+        if centre is None or not count:
+            raise MerError(
+                f"no training utterance has usable {modality} features; leave {modality} out with --modalities or use "
+                "another --protocol"
+            )
+        shift = first / count
+        std = np.sqrt(np.maximum(second / count - shift**2, 0.0))
+        scale = np.where(std > SMALLEST_STD, 1.0 / np.maximum(std, SMALLEST_STD), 1.0)
+        return Normaliser(
+            torch.from_numpy((centre + shift).astype(np.float32)), torch.from_numpy(scale.astype(np.float32))
+        )
+
+    def window(self, device: torch.device, rows: Rows | None = None) -> Window:
+        """Bring the values of some rows, or of all, onto the device."""
+        if rows is None:
+            everything = np.arange(len(self.store.utterances))
+            return Window({m: self._flat(m, everything, device) for m in self.sets}, None)
+        rows = np.unique(rows)
+        local = torch.zeros(len(self.store.utterances), dtype=torch.int64)
+        local[torch.from_numpy(rows)] = torch.arange(len(rows))
+        return Window({m: self._flat(m, rows, device) for m in self.sets}, local.to(device))
+
+    def _flat(self, modality: str, rows: Rows, device: torch.device) -> Flat:
+        whole = not self.streamed and len(rows) == len(self.store.utterances)
+        block = self.blocks[modality] if whole else self._block(modality, rows)
+        lengths = np.where(self.present[modality][rows], np.diff(block.offsets), 0)
+        values = np.ascontiguousarray(block.values)
+        if not len(values):  # a gather needs one row to point its masked positions at
+            values = np.zeros((1, self.dims[modality]), dtype=values.dtype)
+        valid = np.zeros(len(values), dtype=np.bool_)
+        valid[: len(block.valid)] = block.valid
+        return Flat(
+            _tensor(values).to(device),
+            torch.from_numpy(valid).to(device),
+            torch.from_numpy(np.ascontiguousarray(block.offsets[:-1], dtype=np.int64)).to(device),
+            torch.from_numpy(lengths.astype(np.int64)).to(device),
+        )
+
+    def bytes_of(self, rows: Rows) -> int:
+        """Bytes of these utterances' values over all modalities."""
+        return int(sum(int(self.lengths[m][rows].sum()) * self.bytes_per_step[m] for m in self.sets))
+
+
+@dataclass(frozen=True)
+class Gatherer:
+    """Makes batches out of a window for one fold, or for several side by side."""
+
+    source: Source
+    present: Mapping[str, Tensor]
+    """Modality to shape (N,), bool, on the device."""
+    labels: Tensor
+    """Shape (N, ...), on the device."""
+    normalisers: Mapping[str, Normaliser | None]
+
+    @classmethod
+    def of(
+        cls, source: Source, labels: Tensor, normalisers: Mapping[str, Normaliser | None], device: torch.device
+    ) -> Gatherer:
+        """Move the small tables to the device."""
+        return cls(
+            source,
+            {m: torch.from_numpy(source.present[m]).to(device) for m in source.sets},
+            labels.to(device),
+            {m: n.to(device) if n is not None else None for m, n in normalisers.items()},
+        )
+
+    def batch(self, window: Window, rows: Rows, on_device: Tensor | None = None) -> Batch:
+        """Gather the utterances `rows` of shape (B,), or (R, B) for runs side by side.
+
+        Parameters
+        ----------
+        window : Window
+        rows : array
+            On the host, to know the longest length without waiting for the device.
+        on_device : Tensor, optional
+            The same numbers on the device, where they are there already.
+        """
+        device = self.labels.device
+        wanted = torch.from_numpy(np.ascontiguousarray(rows)).to(device) if on_device is None else on_device
+        local = window.positions(wanted)
+        values, valid = {}, {}
+        for modality, flat in window.flats.items():
+            steps = max(1, int(self.source.kept_steps(modality)[rows].max(initial=1)))
+            values[modality], valid[modality] = flat.gather(local, steps, self.normalisers[modality])
+        present = {m: self.present[m][wanted] for m in window.flats}
+        return Batch(values, valid, present, self.labels[wanted])
+
+
+def take(block: FeatureBlock, rows: Rows) -> FeatureBlock:
+    """Return the part of a block that belongs to `rows`; a view when they are consecutive."""
+    offsets = np.asarray(block.offsets, dtype=np.int64)
+    lengths = (offsets[1:] - offsets[:-1])[rows]
+    made = np.concatenate([[0], np.cumsum(lengths)])
+    if len(rows) and (np.diff(rows) == 1).all():
+        index: Any = slice(int(offsets[rows[0]]), int(offsets[rows[-1] + 1]))
+    else:
+        index = np.repeat(offsets[rows] - made[:-1], lengths) + np.arange(made[-1])
+    return FeatureBlock(
+        values=block.values[index],
+        times=block.times[index],
+        valid=block.valid[index],
+        offsets=made,
+        fates=np.asarray(block.fates)[rows],
+    )
+
+
+def _any_per_row(flags: npt.NDArray[np.bool_], offsets: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+    """Whether any step of each utterance is flagged; shape (n,)."""
+    sums = np.concatenate([[0], np.cumsum(flags)])
+    return np.asarray(sums[offsets[1:]] > sums[offsets[:-1]])
+
+
+def _tensor(values: npt.NDArray[Any]) -> Tensor:
+    """Share an array with a tensor; a read-only array is copied, since tensors have no such notion."""
+    return torch.from_numpy(values if values.flags.writeable else values.copy())
