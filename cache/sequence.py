@@ -35,7 +35,7 @@ class FeatureSequence:
         steps = self.values.shape[0]
         if self.times.shape != (steps,) or self.valid.shape != (steps,):
             raise FormatError(
-                f"times and valid must have one entry per step, got {self.times.shape = }, {self.valid.shape = }, {steps = }"
+                f"times and valid need one entry per step ({steps}), got {self.times.shape} and {self.valid.shape}"
             )
 
     @classmethod

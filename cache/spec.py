@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 
 from .errors import FormatError
 
-Json: TypeAlias = "None | bool | int | float | str | list[Json] | dict[str, Json]"
+Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
 
 STORED_DTYPES = ("float16", "float32")
 
