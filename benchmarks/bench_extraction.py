@@ -2,7 +2,7 @@
 
     python benchmarks/bench_extraction.py --clips 24 --size base
 
-Sound: RAVDESS speech joined and cut to lengths drawn from the real MELD list. Text: MELD's transcripts. Face: the talking
+Sound: RAVDESS speech joined and cut to lengths drawn from the real MELD list. Text: MELD transcripts. Face: talking
 clips. All from ../shared/data beside the checkout. Prints the table of `mer bench`.
 """
 

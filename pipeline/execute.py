@@ -57,7 +57,7 @@ def _run_here(tasks: Sequence[Task], tools: Tools, on_report: OnReport, on_clip:
         with lock:
             on_report(report)
 
-    set_threads(os.cpu_count() or 1)
+    set_threads(tools.torch_threads)
     STOP.clear()
     graph = [dask.delayed(functools.partial(run, task), pure=False)() for task in tasks]
     try:
@@ -68,12 +68,13 @@ def _run_here(tasks: Sequence[Task], tools: Tools, on_report: OnReport, on_clip:
 
 
 def set_threads(count: int) -> None:
-    """Give torch this many threads; OpenCV gets one, because several clips are decoded at once."""
+    """Give torch this many threads (0: as many as it likes); OpenCV gets one, since clips are decoded side by side."""
     import cv2
     import torch
 
     cv2.setNumThreads(1)
-    torch.set_num_threads(max(1, count))
+    if count:
+        torch.set_num_threads(count)
 
 
 def _run_distributed(
@@ -81,6 +82,8 @@ def _run_distributed(
 ) -> None:
     from distributed import as_completed
 
+    if execution.workers:
+        tools = replace(tools, torch_threads=max(1, (os.cpu_count() or 1) // execution.workers))
     with _client(execution) as client:
         futures = {client.submit(_run_in_worker, task, tools, pure=False, retries=1): task for task in tasks}
         waiting = as_completed(list(futures))
@@ -119,8 +122,7 @@ def _run_in_worker(task: Task, tools: Tools) -> TaskReport:
     from distributed import get_worker
 
     worker = get_worker()
-    peers = max(1, int(os.environ.get("MER_WORKERS_HERE", "1")))
-    set_threads((os.cpu_count() or 1) // peers)
+    set_threads(tools.torch_threads)
     return run_task(task, replace(tools, device=_device_of_worker(tools.device, str(worker.name))))
 
 

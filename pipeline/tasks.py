@@ -90,6 +90,8 @@ class Tools:
     device: str = "cpu"
     budget: int | None = None
     decode_threads: int = 2
+    torch_threads: int = 0
+    """Threads torch may use in one process; 0 leaves torch's own choice."""
 
 
 @dataclass
@@ -285,45 +287,68 @@ def _without_media(fate: Fate, reason: str) -> Decoded:
 
 
 def _decode_media(job: Job, media: set[str], tools: Tools) -> Decoded:
+    """Read sound and picture in one pass, or in two where the corpus keeps them in files of their own."""
+    started = time.perf_counter()
+    if "face" not in media or job.picture is None:
+        read = _read(job, tools, None)
+        decoded = _heard(read, read.duration_seconds)
+        decoded.face_fate = (Fate.MISSING, "the corpus has no picture of it")
+        decoded.seconds["decode"] = time.perf_counter() - started
+        return decoded
+    watch = _Watch(loaded_finder(tools.finder).watch(job.face_region))
+    seen = _read(job, tools, watch)
+    apart = job.sound is not None
+    decoded = _heard(_read(job, tools, None) if apart else seen, seen.duration_seconds)
+    decoded.seconds["decode"] = time.perf_counter() - started - watch.seconds
+    started = time.perf_counter()
+    decoded.faces, decoded.face_fate = _followed(watch.watcher.finish(decoded.waveform), seen.picture_problem)
+    decoded.seconds["faces"] = watch.seconds + time.perf_counter() - started
+    return decoded
+
+
+class _Watch:
+    """Hands frames to a face watcher and counts the seconds it takes."""
+
+    def __init__(self, watcher: Any) -> None:
+        self.watcher = watcher
+        self.seconds = 0.0
+
+    def frame(self, time_seconds: float, picture: Any) -> None:
+        """Take a sampled colour frame."""
+        started = time.perf_counter()
+        self.watcher.add(time_seconds, picture)
+        self.seconds += time.perf_counter() - started
+
+    def grey(self, time_seconds: float, picture: Any) -> None:
+        """Take a grey frame between the sampled ones."""
+        started = time.perf_counter()
+        self.watcher.add_grey(time_seconds, picture)
+        self.seconds += time.perf_counter() - started
+
+
+def _read(job: Job, tools: Tools, watch: _Watch | None) -> Any:
+    """Read the sound file of a job, or, with `watch`, its picture (and the sound in the same file)."""
     from mer.stages.media import MediaRequest, read_media
 
-    decoded = Decoded()
-    faces = "face" in media and job.picture is not None
-    watcher = loaded_finder(tools.finder).watch(job.face_region) if faces else None
-    watching = 0.0
-
-    def on_frame(time_seconds: float, frame: Any) -> None:
-        nonlocal watching
-        started = time.perf_counter()
-        assert watcher is not None
-        watcher.add(time_seconds, frame)
-        watching += time.perf_counter() - started
-
-    started = time.perf_counter()
-    apart = job.sound is not None and job.picture is not None and faces
+    if watch is None and job.sound is not None:
+        return read_media(Path(job.sound), MediaRequest(channel=tools.channel))
+    span = {"start_seconds": job.start_seconds, "end_seconds": job.end_seconds}
+    if watch is None:
+        return read_media(Path(str(job.picture)), MediaRequest(channel=tools.channel, **span))
     request = MediaRequest(
-        sound=not apart,
-        frames_fps=tools.finder.frames_fps(tools.face_fps) if faces else None,
+        sound=job.sound is None,
+        frames_fps=tools.face_fps,
+        grey_fps=tools.finder.grey_fps,
         channel=tools.channel,
-        start_seconds=job.start_seconds if job.sound is None or faces else None,
-        end_seconds=job.end_seconds if job.sound is None or faces else None,
+        **span,
     )
-    main = job.picture if faces or job.sound is None else job.sound
-    read = read_media(Path(str(main)), request, on_frame if faces else None)
-    heard = read
-    if apart:
-        heard = read_media(Path(str(job.sound)), MediaRequest(sound=True, frames_fps=None, channel=tools.channel), None)
-    decoded.waveform = heard.waveform
-    decoded.duration_seconds = read.duration_seconds
-    if heard.waveform is None:
-        decoded.sound_fate = _fate_of_problem(heard.sound_problem, "the clip has no sound")
-    decoded.seconds["decode"] = time.perf_counter() - started - watching
-    if watcher is not None:
-        started = time.perf_counter()
-        decoded.faces, decoded.face_fate = _followed(watcher.finish(heard.waveform), read.picture_problem)
-        decoded.seconds["faces"] = watching + time.perf_counter() - started
-    elif "face" in media:
-        decoded.face_fate = (Fate.MISSING, "the corpus has no picture of it")
+    return read_media(Path(str(job.picture)), request, watch.frame, watch.grey if tools.finder.grey_fps else None)
+
+
+def _heard(read: Any, duration_seconds: float) -> Decoded:
+    decoded = Decoded(waveform=read.waveform, duration_seconds=duration_seconds)
+    if read.waveform is None:
+        decoded.sound_fate = _fate_of_problem(read.sound_problem, "the clip has no sound")
     return decoded
 
 
@@ -350,7 +375,7 @@ def _leave_if_stopped() -> None:
 # --- what a process keeps between tasks ----------------------------------------------------------------------------
 
 _LOADED: dict[tuple[str, str], tuple[LoadedEncoder, int]] = {}
-_OF_THREAD = threading.local()
+_FINDERS: dict[Any, Any] = {}
 _LOADING = threading.Lock()
 _DEVICE_LOCKS: dict[str, threading.Lock] = {}
 
@@ -368,10 +393,11 @@ def loaded_encoder(made: EncodingSet, tools: Tools) -> tuple[LoadedEncoder, int]
 
 
 def loaded_finder(finder: Any) -> Any:
-    """Face detector of this thread, loaded once: OpenCV's detectors are not safe to share between threads."""
-    if getattr(_OF_THREAD, "finder", None) != finder:
-        _OF_THREAD.finder, _OF_THREAD.detector = finder, finder.load()
-    return _OF_THREAD.detector
+    """Face finder of this process, loaded once."""
+    with _LOADING:
+        if finder not in _FINDERS:
+            _FINDERS[finder] = finder.load()
+        return _FINDERS[finder]
 
 
 def _device_lock(device: str) -> threading.Lock:

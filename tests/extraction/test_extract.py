@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,14 @@ from synthetic import text_as_media, truncate, write_clip, zero_bytes
 
 from mer.cache import Fate, FeatureStore, MerError, verify
 from mer.pipeline.extract import ExtractSummary, extract, prepare
+
+AAC_FRAMES = 4
+"""AAC codes blocks of 1,024 samples, so a decoded clip may be up to 64 ms longer than what was written."""
+
+
+def frames_of(seconds: float) -> int:
+    """Frames of the wav2vec2 convolutions for so much sound."""
+    return (int(seconds * 16_000) - 400) // 320 + 1
 
 
 def shards(catalogue: Path) -> dict[str, bytes]:
@@ -39,7 +49,7 @@ def test_every_clip_gets_features_in_every_modality(options: Extract) -> None:
     assert face.valid.mean() > 0.8
     assert np.all(face.values[~face.valid] == 0)
     audio = store.read(store.pick("audio"), "u5")
-    assert len(audio) == (int(1.75 * 16_000) - 400) // 320 + 1
+    assert len(audio) == pytest.approx(frames_of(1.75), abs=AAC_FRAMES)
 
 
 def test_a_second_run_does_nothing_and_changes_no_byte(options: Extract) -> None:
@@ -76,7 +86,7 @@ def test_a_replaced_clip_renews_sound_and_face_but_not_text(options: Extract, cl
     assert {name.split("-")[0] for name in new} == {"audio", "face"}
     assert summary.clips == 1
     store = FeatureStore.open(summary.catalogue)
-    assert len(store.read(store.pick("audio"), "u4")) == (int(0.8 * 16_000) - 400) // 320 + 1
+    assert len(store.read(store.pick("audio"), "u4")) == pytest.approx(frames_of(0.8), abs=AAC_FRAMES)
 
 
 def test_added_clips_do_not_shift_what_is_there(options: Extract, clips: Path) -> None:
@@ -176,15 +186,11 @@ def test_limit_and_split_add_up(options: Extract) -> None:
 
 
 def test_kept_faces_save_decoding_for_a_second_face_encoder(options: Extract, clips: Path) -> None:
-    from dataclasses import replace
-
     keeping = replace(HERE, keep_faces=True)
     extract(options(), keeping)
     for clip in clips.glob("*.mp4"):
         stat = clip.stat()
         clip.write_bytes(b"\0" * stat.st_size)  # unreadable now; same size and time, so not looked at again
-        import os
-
         os.utime(clip, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     summary = extract(options(encoders={"face": ("demo-face",)}, layers={"face": "all"}), keeping)
     assert {fate["face"] for fate in fates(summary).values()} == {"ok"}
@@ -200,9 +206,22 @@ def test_nothing_encoded_is_told_and_another_corpus_is_refused(options: Extract,
         prepare(options(corpus="demo", root=None), HERE)
 
 
-def test_two_worker_processes_leave_the_same_bytes(options: Extract, tmp_path: Path) -> None:
-    from dataclasses import replace
+def test_a_running_dask_cluster_leaves_the_same_bytes(options: Extract, tmp_path: Path) -> None:
+    from distributed import LocalCluster
 
+    alone = extract(options(), HERE)
+    with LocalCluster(n_workers=1, processes=False, dashboard_address=None) as cluster:
+        elsewhere = replace(HERE, scheduler=cluster.scheduler_address)
+        there = extract(options(out=tmp_path / "apart" / "mine.h5"), elsewhere)
+    assert shards(there.catalogue) == shards(alone.catalogue)
+
+
+def test_an_absent_scheduler_is_told(options: Extract) -> None:
+    with pytest.raises(MerError, match="no Dask scheduler answers"):
+        extract(options(), replace(HERE, scheduler="tcp://127.0.0.1:9"))
+
+
+def test_two_worker_processes_leave_the_same_bytes(options: Extract, tmp_path: Path) -> None:
     alone = extract(options(), HERE)
     together = extract(options(out=tmp_path / "apart" / "mine.h5"), replace(HERE, workers=2))
     assert shards(together.catalogue) == shards(alone.catalogue)
