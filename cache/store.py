@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shlex
 from collections import OrderedDict
@@ -24,7 +25,7 @@ from .source import FileReader, is_url
 from .table import UtteranceTable
 
 MOST_HANDLES = 64
-PIECE_VALUES = 1 << 25
+PIECE_VALUES = 1 << 23
 
 Arrays = tuple[npt.NDArray[Any], npt.NDArray[np.float32], npt.NDArray[np.uint8]]
 
@@ -241,11 +242,10 @@ class FeatureStore:
         means = np.full((len(self.utterances), index.spec.dim), np.nan, np.float32)
         for rows in _pieces(index):
             block = self.load(set_name, rows)
-            counts = np.add.reduceat(block.valid, block.offsets[:-1], dtype=np.int64)
-            weighted = block.values.astype(np.float32) * block.valid[:, None]
-            sums = np.add.reduceat(weighted, block.offsets[:-1], axis=0, dtype=np.float32)
-            there = counts > 0
-            means[rows[there]] = sums[there] / counts[there, None]
+            weights, values = block.valid.astype(np.float32), block.values.astype(np.float32)
+            for row, (start, end) in zip(rows.tolist(), itertools.pairwise(block.offsets.tolist()), strict=True):
+                if steps := weights[start:end].sum():
+                    means[row] = weights[start:end] @ values[start:end] / steps
         return means
 
     def notes(self, set_name: str, key: str) -> dict[str, Any]:
@@ -325,6 +325,7 @@ class FeatureStore:
     def _fill(self, place: _Place, arrays: Arrays, start: int) -> None:
         """Read rows from `start` on into arrays of the wanted length."""
         reader = self._reader(place.location)
+        array: npt.NDArray[Any]
         for name, array in zip(ARRAYS, arrays, strict=True):
             if name in place.starts:
                 step_bytes = array.itemsize * (array.shape[1] if array.ndim == 2 else 1)
