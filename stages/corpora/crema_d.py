@@ -105,6 +105,10 @@ class CremaDCorpus:
         found = [self._utterance(name, video, sound) for name in names]
         return assert_counts("crema-d", PUBLISHED, found, self.allow_count_mismatch)
 
+    def listed_key(self, key: str) -> str:
+        """Turn a key of EmoBox, `cremad-1087-IWL-ANG-XX`, into ours."""
+        return key.removeprefix("cremad-").replace("-", "_")
+
     def _listed(self) -> set[str]:
         path = self.root / LIST
         if not path.is_file():

@@ -71,6 +71,13 @@ CLIP_FOLDERS = {
 BASES = ("", "MELD.Raw/", "MELD/", "raw/", "MELD.Raw/MELD.Raw/")
 TABLE_FOLDERS = ("", "{split}/", "data/MELD/", "data/MELD_Dyadic/", "annotations/", "MELD/", "MELD_Dyadic/")
 
+KNOWN_ISSUES = {
+    "train/dia12_utt7": "the same clip as test/dia85_utt0",
+    "test/dia85_utt0": "the same clip as train/dia12_utt7",
+    "train/dia309_utt0": "runs on into other scenes (41 s)",
+    "test/dia38_utt4": "runs on into other scenes (305 s)",
+    "test/dia220_utt0": "runs on into other scenes (235 s)",
+}
 KNOWN_BAD = {
     "train/dia125_utt3": "the published clip cannot be decoded",
     "dev/dia110_utt7": "the clip was never published",
@@ -161,6 +168,20 @@ class MeldCorpus:
             times = [f"{row.parse(name, clock_seconds):.3f}" for name in ("StartTime", "EndTime")]
             found[self._key(split, row)] = (row.text("Season"), row.text("Episode"), *times, row.text("Utterance"))
         return found
+
+    def known_issues(self) -> Mapping[str, str]:
+        """Return what is known of single clips of the release."""
+        return KNOWN_ISSUES
+
+    def listed_key(self, key: str) -> str:
+        """Turn a key of EmoBox, `meld-dia0_utt0-train`, into ours."""
+        _, clip, split = key.split("-")
+        return f"{split}/{clip}"
+
+    @property
+    def ignored_media(self) -> str:
+        """Pattern of files in the clip folders that are not part of MELD."""
+        return r"final_videos_test|\._"
 
     def clip_folders(self) -> dict[str, str]:
         """Return per split of the archive the folder of its clips, the usual one when none is there."""

@@ -17,6 +17,7 @@ Traps
     * The scene is S (target sentence, improvised), R (target sentence, read), T or P (the rest, and between takes).
     * The actor in the middle of a name is the one of the target sentence. Who speaks a turn is taken from the first
       letter of the last field; this reading is unverified, hence no leave-one-speaker-out protocol.
+    * Whether a turn's number counts the scene or its speaker is not known: turns carry no position in their dialogue.
     * A mean of dominance or another scale can be NaN.
 Papers
     Busso et al., "MSP-IMPROV: An Acted Corpus of Dyadic Interactions to Study Emotion Perception", IEEE Trans.
@@ -42,7 +43,7 @@ SCALES = ("activation", "valence", "dominance", "naturalness")
 LABEL_FILES = ("Evalution.txt", "Evaluation.txt", "MSP-IMPROV/Evalution.txt", "MSP-IMPROV/Evaluation.txt")
 VALUE = r"\s*(\d+(?:\.\d+)?|NaN)\s*"
 LINE = re.compile(rf"UTD-IMPROV-(\S+)\.avi;\s*([A-Z]);\s*A:{VALUE};\s*V:{VALUE};\s*D:{VALUE};\s*N:{VALUE};?\s*")
-NAME = re.compile(r"(S\d\d[AHNS])-([FM])0([1-6])-([A-Z])-([FM])[FM](\d\d)")
+NAME = re.compile(r"(S\d\d[AHNS])-([FM])0([1-6])-([A-Z])-([FM])[FM]\d\d")
 PUBLISHED = Published(
     utterances={ALL: 8438},
     labels={"emotion": {ALL: {"angry": 792, "sad": 885, "happy": 2644, "neutral": 3477}}},
@@ -113,7 +114,7 @@ def _read_lines(path: Path) -> dict[str, re.Match[str]]:
 
 
 def _utterance(name: str, line: re.Match[str], video: dict[str, str], sound: dict[str, str]) -> Utterance:
-    scene, target, session, kind, speaker, turn = NAME.findall(name)[0]
+    scene, target, session, kind, speaker = NAME.findall(name)[0]
     folder, stem = f"session{session}/{scene}/{kind}", f"MSP-IMPROV-{name}"
     wav = sound.get(stem, f"{folder}/{stem}.wav")
     values = [None if value == "NaN" else float(value) for value in line.groups()[2:]]
@@ -123,7 +124,6 @@ def _utterance(name: str, line: re.Match[str], video: dict[str, str], sound: dic
         sound_media=wav if video and sound else None,
         speaker=f"{speaker}0{session}",
         dialogue=f"{scene}-{target}0{session}-{kind}",
-        turn=int(turn),
         session=session,
         labels={"emotion": EMOTIONS.get(line[2]), **dict(zip(SCALES, values, strict=True))},
     )

@@ -105,6 +105,10 @@ class RavdessCorpus:
         ]
         return assert_counts("ravdess", PUBLISHED, found, False)
 
+    def listed_key(self, key: str) -> str:
+        """Turn a key of EmoBox, `ravdess-03-01-05-01-02-01-18`, into ours."""
+        return key.removeprefix("ravdess-03-")
+
     def _files(self) -> dict[str, str]:
         """Return the file of each clip name (without its modality)."""
         found: dict[tuple[str, str], str] = {}
