@@ -12,8 +12,8 @@ Splits
     Official, by series: 38 train, 7 val, 11 test, disjoint. A public training script pairs dialogues and names in
     another order, so that every series is in its training and its test part: its numbers are not comparable.
 Traps
-    * Times have four fields, `HH:MM:SS:FF`, where FF counts frames; values above 24 occur, up to 142.
-    * The wav files are cut already and are read whole.
+    * Times have four fields, `HH:MM:SS:FF`, where FF counts frames; values above 24 occur, up to 142, and blanks after
+      them. The wav files are cut already and are read whole, so that nothing depends on the times.
     * The last lines of the split lists have no newline.
     * Twelve utterances have no usable sound in EmoBox's copy.
 Papers
@@ -85,7 +85,7 @@ class M3edCorpus:
     def origins(self) -> Mapping[str, tuple[str, ...]]:
         """Return per key series, times and text: equal origins are one recording."""
         return {
-            item.key: (item.series, item.dialogue, item.text("StartTime"), item.text("EndTime"), item.text("Text"))
+            item.key: (item.series, item.dialogue, item.time("StartTime"), item.time("EndTime"), item.text("Text"))
             for item in self._items()
         }
 
@@ -148,6 +148,14 @@ class Item:
             raise self.error(f"has no {name}")
         return value.strip()
 
+    def time(self, name: str) -> str:
+        """Return a time field in seconds, or as it is written: nothing is cut by it, so that no oddity matters."""
+        written = self.text(name)
+        try:
+            return f"{timecode_seconds(written):.3f}"
+        except ValueError:
+            return written
+
     @property
     def turn(self) -> int:
         """Number of the utterance in its dialogue, from 0."""
@@ -183,11 +191,6 @@ def _utterance(item: Item, splits: Mapping[str, str], folder: str) -> Utterance:
         raise item.error(f"belongs to series {item.series!r}, which is in no split list")
     if not re.fullmatch(r"\w+", item.key):
         raise item.error("is not a plain name")
-    for name in ("StartTime", "EndTime"):
-        try:
-            timecode_seconds(item.text(name))
-        except ValueError as error:
-            raise item.error(f"has a {name} {item.text(name)!r} that {error}") from None
     emotions = item.fields.get("EmoAnnotation")
     main = item.text("final_main_emo", emotions)
     several = tuple(
@@ -215,10 +218,10 @@ def timecode_seconds(cell: str, frames_per_second: float = FRAMES_PER_SECOND) ->
     Raises
     ------
     ValueError
-        If the cell has another form; the message completes a sentence that begins with the cell.
+        If the cell has another form.
     """
-    match = re.fullmatch(r"(\d{1,2}):(\d{1,2}):(\d{1,2}):(\d{1,3})", cell)
+    match = re.fullmatch(r"(\d{1,2}):(\d{1,2}):(\d{1,2}):(\d{1,3})", cell.strip())
     if match is None:
-        raise ValueError("is not a time of the form HH:MM:SS:FF")
+        raise ValueError(f"{cell!r} is not a time of the form HH:MM:SS:FF")
     hours, minutes, seconds, frames = map(int, match.groups())
     return hours * 3600 + minutes * 60 + seconds + min(frames / frames_per_second, 0.999)
