@@ -16,6 +16,7 @@ from .shard import (
 )
 from .spec import FeatureSpec, canonical_json
 from .store import FeatureBlock, FeatureStore
+from .summary import summarise
 from .table import LabelColumn, UtteranceTable
 from .verify import Problem, verify
 
@@ -44,6 +45,7 @@ __all__ = [
     "read_shard_index",
     "shard_folder",
     "shard_name",
+    "summarise",
     "sweep_partials",
     "verify",
     "write_catalogue",

@@ -61,8 +61,10 @@ class _Place:
 class FeatureStore:
     """A feature cache or pack. It holds paths, not handles: it can be pickled, forked and spawned."""
 
-    def __init__(self, location: str, catalogue: Catalogue, places: dict[tuple[str, int], _Place]) -> None:
+    def __init__(self, location: str, catalogue: Catalogue, places: dict[tuple[str, int], _Place], size: int) -> None:
         self.location = location
+        self.size = size
+        """Bytes of the catalogue or pack itself."""
         self.catalogue = catalogue
         self._places = places
         self._files: OrderedDict[str, FileReader] = OrderedDict()
@@ -89,7 +91,7 @@ class FeatureStore:
                     array: seal.plain[f"{group}/{array}"][0] for array in ARRAYS if f"{group}/{array}" in seal.plain
                 }
                 places[name, -1] = _Place(str(path), starts, int(index.length.sum()), group)
-        return cls(str(path), catalogue, places)
+        return cls(str(path), catalogue, places, seal.size)
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_files": OrderedDict(), "_packs": {}, "_owner": -1}
@@ -278,7 +280,8 @@ class FeatureStore:
         if isinstance(command, list):
             command = shlex.join(map(str, command))
         usual = f"mer extract --corpus {self.corpus.get('name', 'NAME')} --out {self.location}"
-        return f"run: {command or usual}"
+        told = command or f"{usual} (with the options that `mer info {self.location} --reproduce` prints)"
+        return f"run: {told}"
 
     def shard_location(self, set_name: str, shard: int) -> str:
         """Path or URL of one shard file of a set."""
