@@ -107,7 +107,7 @@ class Inventory:
             "attention": self.attention,
             "utterances": self.utterances,
             "clips": self.clips,
-            "hours": round(self.hours, 3),
+            "hours": round(self.hours, 5),
             "listed": self.listed,
             "counts": [vars(count) for count in self.counts],
             "classes": self.classes,

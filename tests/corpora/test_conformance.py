@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 from corpora.trees import TREES
 
@@ -11,12 +9,17 @@ from mer.stages.corpora.testing import CorpusTests
 from mer.stages.protocols import Corpus
 from mer.stages.registry import CORPORA
 
+MADE: dict[str, Corpus] = {}
+
 
 @pytest.mark.parametrize("name", TREES)
 class TestAdapter(CorpusTests):
     @pytest.fixture
-    def corpus(self, tmp_path: Path, name: str) -> Corpus:
-        return TREES[name](tmp_path / "root")
+    def corpus(self, tmp_path_factory: pytest.TempPathFactory, name: str) -> Corpus:
+        """One tree for all tests of an adapter: they change nothing."""
+        if name not in MADE:
+            MADE[name] = TREES[name](tmp_path_factory.mktemp("tree") / "root")
+        return MADE[name]
 
 
 def test_every_registered_corpus_has_a_tree() -> None:
