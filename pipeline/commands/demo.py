@@ -19,12 +19,12 @@ def demo(
     about emotion. Takes one to two minutes on two cores.
     """
     from mer.pipeline.commands.extract import print_summary
-    from mer.pipeline.console import results, set_up_logging
+    from mer.pipeline.console import results, set_up_logging, status
     from mer.pipeline.extract import extract
     from mer.pipeline.options import Execution, ExtractOptions
     from mer.pipeline.presets import chosen_encoders
     from mer.pipeline.report import write_report
-    from mer.pipeline.settings import TrainOptions
+    from mer.pipeline.settings import Recipe, TrainOptions
     from mer.pipeline.summary import print_run
     from mer.pipeline.train import train
 
@@ -33,12 +33,19 @@ def demo(
     options = ExtractOptions(
         "demo", out=cache, preset="demo", encoders=chosen_encoders("demo"), corpus_options={"clips": clips}
     )
-    results.rule("1 · extract")
+    results.rule("1 · extract", align="left")
     print_summary(extract(options, Execution(device="cpu")))
-    results.rule("2 · train")
-    outcome = train(TrainOptions(features=cache, head="drkf", seeds=seeds, out=run, overwrite=True))
-    print_run(outcome)
-    results.rule("3 · report")
+    results.rule("2 · train DRKF", align="left")
+    # Small enough for two slow cores: the clips are few, and the encoders narrow.
+    recipe = Recipe(epochs=24, batch_size=24, lr=1e-3, patience=8, audio_steps=48)
+    settings = {"dim": 48, "fusion_layers": 1}
+    trained = train(
+        TrainOptions(cache, seeds=seeds, recipe=recipe, head_settings=settings, device="cpu", out=run, overwrite=True),
+        status,
+    )
+    print_run(trained.run, results)
+    results.rule("3 · report", align="left")
     page = write_report([run], run / "report.html")
-    results.print(f"features  {cache}\nrun       {run}\nreport    {page}", soft_wrap=True)
+    for name, path in (("features", cache), ("run", run), ("report", page)):
+        results.print(f"{name:<9} {path}", soft_wrap=True)
     results.print("next      mer extract --corpus folder --root YOUR-CLIPS   (see mer extract --help)", soft_wrap=True)
