@@ -13,7 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -332,16 +332,10 @@ def _read(job: Job, tools: Tools, watch: _Watch | None) -> Any:
 
     if watch is None and job.sound is not None:
         return read_media(Path(job.sound), MediaRequest(channel=tools.channel))
-    span = {"start_seconds": job.start_seconds, "end_seconds": job.end_seconds}
+    request = MediaRequest(channel=tools.channel, start_seconds=job.start_seconds, end_seconds=job.end_seconds)
     if watch is None:
-        return read_media(Path(str(job.picture)), MediaRequest(channel=tools.channel, **span))
-    request = MediaRequest(
-        sound=job.sound is None,
-        frames_fps=tools.face_fps,
-        grey_fps=tools.finder.grey_fps,
-        channel=tools.channel,
-        **span,
-    )
+        return read_media(Path(str(job.picture)), request)
+    request = replace(request, sound=job.sound is None, frames_fps=tools.face_fps, grey_fps=tools.finder.grey_fps)
     return read_media(Path(str(job.picture)), request, watch.frame, watch.grey if tools.finder.grey_fps else None)
 
 
