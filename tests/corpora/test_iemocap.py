@@ -3,71 +3,39 @@
 from __future__ import annotations
 
 import json
-from collections import Counter, defaultdict
+from collections import Counter
 from pathlib import Path
 
 import pytest
-from corpora.trees import iemocap, iemocap_labels, lines, write
+from corpora.trees import iemocap
 
 from mer.cache import MerError
-from mer.cache.exchange.safe_npy import read_npz
 from mer.stages.corpora.counts import compare_counts
 from mer.stages.corpora.iemocap import EXTRA, IemocapCorpus
 from mer.stages.utterance import Utterance
-
-SIX = ("hap", "sad", "neu", "ang", "exc", "fru")
-
-
-@pytest.fixture(scope="module")
-def lists(shared_data: Path) -> dict[str, dict[str, str]]:
-    """Turn -> label of EmoBox (five tags) and of MERBench's two sets."""
-    folder = shared_data / "annotations"
-    emobox = [json.loads(line) for line in (folder / "emobox/iemocap/iemocap.jsonl").read_text().splitlines()]
-    found = {"emobox": {entry["key"].partition("-")[2]: entry["emo"] for entry in emobox}}
-    for name, classes in (("4way", SIX[:4]), ("6way", SIX)):
-        corpus = read_npz(folder / f"merbench/iemocap/label_{name}.npz")["whole_corpus"].item()
-        found[name] = {key: classes[int(entry["emo"])] for key, entry in corpus.items()}
-    return found
-
-
-@pytest.fixture(scope="module")
-def tree(lists: dict[str, dict[str, str]], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Label and transcript files of the release's form that hold the turns of all lists, unrated ones apart."""
-    root = tmp_path_factory.mktemp("iemocap")
-    dialogues: dict[str, list[tuple[str, str]]] = defaultdict(list)
-    for name in sorted(lists["emobox"].keys() | lists["6way"].keys()):
-        tag = lists["emobox"].get(name) or ("xxx" if name in EXTRA else lists["6way"][name])
-        dialogues[name.rpartition("_")[0]].append((name, tag))
-    for dialogue, turns in dialogues.items():
-        home = root / f"Session{dialogue[4]}" / "dialog"
-        timed = [(2.0 * n, 2.0 * n + 1.5, name, tag) for n, (name, tag) in enumerate(turns)]
-        write(home / f"EmoEvaluation/{dialogue}.txt", iemocap_labels(timed))
-        spoken = [f"{name} [{start:08.4f}-{end:08.4f}]: Excuse me." for start, end, name, _ in timed]
-        write(home / f"transcriptions/{dialogue}.txt", lines(spoken))
-    return root
 
 
 def named(utterances: list[Utterance], target: str) -> dict[str, str]:
     return {u.key: str(u.labels[target]) for u in utterances if u.labels[target] is not None}
 
 
-def test_label_sets_equal_those_of_the_lists(tree: Path, lists: dict[str, dict[str, str]]) -> None:
-    utterances = list(IemocapCorpus(tree, allow_count_mismatch=True).utterances())
+def test_label_sets_equal_those_of_the_lists(iemocap_tree: Path, iemocap_lists: dict[str, dict[str, str]]) -> None:
+    utterances = list(IemocapCorpus(iemocap_tree, allow_count_mismatch=True).utterances())
     four = named(utterances, "emotion4")
     assert len(four) == 5531
-    assert four.keys() == lists["emobox"].keys() == lists["4way"].keys()
-    assert four == lists["4way"]
+    assert four.keys() == iemocap_lists["emobox"].keys() == iemocap_lists["4way"].keys()
+    assert four == iemocap_lists["4way"]
     six = named(utterances, "emotion6")
     assert len(six) == 7433
-    assert six == lists["6way"]
+    assert six == iemocap_lists["6way"]
     consensus = named(utterances, "emotion6_consensus")
     assert len(consensus) == 7380
     assert six.keys() - consensus.keys() == EXTRA
     assert len({u.dialogue for u in utterances}) == 151
 
 
-def test_s3prl_folds_are_the_sessions(tree: Path, shared_data: Path) -> None:
-    utterances = list(IemocapCorpus(tree, turns="labelled", allow_count_mismatch=True).utterances())
+def test_s3prl_folds_are_the_sessions(iemocap_tree: Path, shared_data: Path) -> None:
+    utterances = list(IemocapCorpus(iemocap_tree, turns="labelled", allow_count_mismatch=True).utterances())
     for session in range(1, 6):
         path = shared_data / f"annotations/s3prl_iemocap/Session{session}/test_meta_data.json"
         theirs = {Path(entry["path"]).stem: entry["label"] for entry in json.loads(path.read_text())["meta_data"]}
@@ -75,18 +43,18 @@ def test_s3prl_folds_are_the_sessions(tree: Path, shared_data: Path) -> None:
         assert ours == theirs
 
 
-def test_published_counts_differ_only_where_the_lists_are_silent(tree: Path) -> None:
-    corpus = IemocapCorpus(tree, allow_count_mismatch=True)
+def test_published_counts_differ_only_where_the_lists_are_silent(iemocap_tree: Path) -> None:
+    corpus = IemocapCorpus(iemocap_tree, allow_count_mismatch=True)
     found = compare_counts(corpus.published(), corpus.utterances())
     silent = {"utterances", "consensus sur", "consensus fea"}
     assert {count.what for count in found if count.differs} == silent
     with pytest.raises(MerError, match="all utterances 7433 instead of 10039, all consensus sur 0 instead of 107"):
-        IemocapCorpus(tree).utterances()
+        IemocapCorpus(iemocap_tree).utterances()
 
 
 @pytest.mark.parametrize(("labels", "number"), [("4", 5531), ("6", 7433), ("6-consensus", 7380)])
-def test_the_chosen_set_is_the_target(tree: Path, labels: str, number: int) -> None:
-    corpus = IemocapCorpus(tree, labels=labels, turns="labelled", allow_count_mismatch=True)
+def test_the_chosen_set_is_the_target(iemocap_tree: Path, labels: str, number: int) -> None:
+    corpus = IemocapCorpus(iemocap_tree, labels=labels, turns="labelled", allow_count_mismatch=True)
     utterances = corpus.utterances()
     assert len(utterances) == number
     assert {u.labels["emotion"] for u in utterances} == set(corpus.info().labels["emotion"].classes)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
-import shutil
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -16,34 +14,16 @@ from mer.cache import MerError
 from mer.stages.corpora.m3ed import M3edCorpus, timecode_seconds
 
 
-@pytest.fixture(scope="module")
-def real(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The real split lists, and an annotation of the released form made from EmoBox's lists."""
-    root = tmp_path_factory.mktemp("m3ed")
-    shutil.copytree(shared_data / "annotations/m3ed/splitInfo", root / "splitInfo")
-    folder = shared_data / "annotations/emobox/m3ed"
-    letters = {
-        line.split()[0]: Path(line.split()[-1]).name[0]
-        for line in (folder / "data.seg.audmap").read_text().splitlines()
-    }
-    rows = []
-    for line in (folder / "data.seg.wrd.stm").read_text().splitlines():
-        key, name, emotion = re.search(r"<id=(m3ed-\S+?),.*spk=[^_]*_(.*),emotion=(\w+)>", line).groups()  # type: ignore[union-attr]
-        rows.append((key.partition("-")[2], letters[key], name, emotion, emotion))
-    write(root / "annotation.json", m3ed_annotation(rows))
-    return root
-
-
-def test_the_official_series_are_disjoint(real: Path) -> None:
-    splits = M3edCorpus(real).splits()
+def test_the_official_series_are_disjoint(m3ed_tree: Path) -> None:
+    splits = M3edCorpus(m3ed_tree).splits()
     assert Counter(splits.values()) == {"train": 38, "val": 7, "test": 11}
     assert len(splits) == 56
 
 
-def test_real_utterances_fall_into_the_official_splits(real: Path) -> None:
+def test_real_utterances_fall_into_the_official_splits(m3ed_tree: Path) -> None:
     with pytest.raises(MerError, match="all utterances 24437 instead of 24449"):
-        M3edCorpus(real).utterances()
-    utterances = M3edCorpus(real, allow_count_mismatch=True).utterances()
+        M3edCorpus(m3ed_tree).utterances()
+    utterances = M3edCorpus(m3ed_tree, allow_count_mismatch=True).utterances()
     assert Counter(u.split for u in utterances) == {"train": 17420, "val": 2819, "test": 4198}
     emotions = Counter((u.split, u.labels["emotion"]) for u in utterances)
     assert emotions["val", "Neutral"] == 1042
@@ -54,9 +34,9 @@ def test_real_utterances_fall_into_the_official_splits(real: Path) -> None:
     assert not series["train"] & series["test"]
 
 
-def test_real_speakers_differ_between_splits(real: Path) -> None:
+def test_real_speakers_differ_between_splits(m3ed_tree: Path) -> None:
     speakers: dict[str, set[str]] = {"train": set(), "val": set(), "test": set()}
-    for utterance in M3edCorpus(real, allow_count_mismatch=True).utterances():
+    for utterance in M3edCorpus(m3ed_tree, allow_count_mismatch=True).utterances():
         speakers[utterance.split].add(utterance.speaker)
     assert not speakers["train"] & speakers["test"]
 
