@@ -76,11 +76,12 @@ class LiveFace:
         self.device = device
         self.budget = CPU_BUDGETS["face"]
         self.choice, depth, self.width = encoder.choice()
-        self.model = _load_vision(encoder, device)
+        self.clip = encoder.found.config["model_type"] in ("clip", "clip_vision_model")
+        self.model = _load_vision(encoder, device, self.clip)
         config: Any = self.model.config
         self.pool = encoder.pooling()
         self.first_patch = 1 + int(getattr(config, "num_register_tokens", 0) or 0)
-        self.recipe = PictureRecipe.of(encoder.found.read("preprocessor_config.json"), _image_size(config))
+        self.recipe = PictureRecipe.of(encoder.found.read("preprocessor_config.json"), image_size(config))
         self.tap = LayerTap(self.model, depth, self.choice, self._reduce, encoder.found.label)
 
     def _reduce(self, hidden: Tensor) -> Tensor:
@@ -89,11 +90,11 @@ class LiveFace:
 
     def cost(self, item: EncoderInput) -> int:
         """Face crops."""
-        return max(1, len(_checked(item).crops))
+        return max(1, len(as_faces(item).crops))
 
     def encode(self, batch: Sequence[EncoderInput]) -> list[FeatureSequence]:
         """See `mer.stages.protocols.LoadedEncoder`. Micro-batches span clips."""
-        clips = [_checked(item) for item in batch]
+        clips = [as_faces(item) for item in batch]
         counts = [len(clip.crops) for clip in clips]
         rows = np.zeros((sum(counts), self.width * self.choice.width), np.float32)
         starts = np.cumsum([0, *counts])
@@ -104,13 +105,15 @@ class LiveFace:
             for start in range(0, len(places), self.budget):
                 stop = min(start + self.budget, len(places))
                 rows[places[start:stop]] = self._run(crops.slice(start, stop))
-        return [_spread(clip, rows[starts[index] : starts[index + 1]]) for index, clip in enumerate(clips)]
+        return [spread(clip, rows[starts[index] : starts[index + 1]]) for index, clip in enumerate(clips)]
 
     def _run(self, crops: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         with exact_math(self.device, self.encoder.precision):
             pictures = self.recipe.apply(to_device(crops, self.device))
             output = self.model(pictures.to(getattr(torch, self.encoder.precision)))
-            return to_host(self.tap.collect(output.last_hidden_state))
+            # CLIP normalises its class token alone, and only for its pooled output.
+            final = (lambda _: output.pooler_output) if self.clip and self.pool == "cls" else None
+            return to_host(self.tap.collect(output.last_hidden_state, final))
 
     def probe(self, count: int) -> int:
         """Encode 8 `count` crops and return their cost."""
@@ -139,27 +142,30 @@ class _Joined:
         return np.concatenate(parts)
 
 
-def _spread(clip: FaceCrops, rows: npt.NDArray[np.float32]) -> FeatureSequence:
+def spread(clip: FaceCrops, rows: npt.NDArray[np.float32], note: Mapping[str, Any] | None = None) -> FeatureSequence:
+    """Lay the vectors of the valid steps on the time line of the clip, zeros elsewhere."""
     values = np.zeros((len(clip.times), rows.shape[1]), np.float32)
     values[clip.valid] = rows
-    return FeatureSequence(values, clip.times.astype(np.float32), clip.valid.astype(np.bool_), clip.note)
+    return FeatureSequence(
+        values, clip.times.astype(np.float32), clip.valid.astype(np.bool_), {**clip.note, **(note or {})}
+    )
 
 
-def _checked(item: EncoderInput) -> FaceCrops:
+def as_faces(item: EncoderInput) -> FaceCrops:
+    """Check that an item is face crops."""
     if not isinstance(item, FaceCrops):
         raise MerError(f"a face encoder takes FaceCrops, not {type(item).__name__}")
     return item
 
 
-def _load_vision(encoder: FaceEncoder, device: str) -> Any:
-    auto = None
-    if encoder.found.config["model_type"] in ("clip", "clip_vision_model"):
-        from transformers import CLIPVisionModel
+def _load_vision(encoder: FaceEncoder, device: str, clip: bool) -> Any:
+    from transformers import AutoModel, CLIPVisionModel
 
-        auto = CLIPVisionModel
+    auto = CLIPVisionModel if clip else AutoModel
     return load_model(encoder.found, device, encoder.precision, encoder.trust_remote_code, auto)
 
 
-def _image_size(config: Any) -> int:
+def image_size(config: Any) -> int:
+    """Edge of the pictures a model was trained on, in pixels."""
     size = getattr(config, "image_size", 224)
     return int(size if isinstance(size, int) else size[0])

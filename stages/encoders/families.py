@@ -18,10 +18,12 @@ class Family:
     """`module:Attr` of the live encoder, built as `Attr(encoder, device)`."""
     part: str = ""
     """Key of the part of the configuration that describes the encoder, such as `vision_config`."""
+    pools: tuple[str, ...] = ("cls", "mean")
+    """How the tokens of one picture may become one vector, the default first."""
 
 
 _TEXT = Family("text", "mer.stages.encoders.text:LiveText")
-_WAVE = Family("audio", "mer.stages.encoders.audio:LiveAudio")
+_WAVE = Family("audio", "mer.stages.encoders.wave:LiveWave")
 _PICTURE = Family("face", "mer.stages.encoders.face:LiveFace")
 
 BASE_SIZE = (12, 768)
@@ -44,7 +46,10 @@ FAMILIES: Mapping[str, Family] = {
         _TEXT,
     ),
     **dict.fromkeys(("wav2vec2", "hubert", "wavlm", "data2vec-audio"), _WAVE),
-    **dict.fromkeys(("vit", "deit", "dinov2", "dinov3_vit", "data2vec-vision", "beit"), _PICTURE),
+    **dict.fromkeys(("vit", "deit", "dinov2", "dinov3_vit"), _PICTURE),
+    **dict.fromkeys(("data2vec-vision", "beit"), Family("face", _PICTURE.loader, pools=("mean", "cls"))),
+    "whisper": Family("audio", "mer.stages.encoders.whisper:LiveWhisper"),
+    "videomae": Family("face", "mer.stages.encoders.video:LiveVideo", pools=("mean",)),
     "clip": Family("face", _PICTURE.loader, part="vision_config"),
     "clip_vision_model": _PICTURE,
 }

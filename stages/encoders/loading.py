@@ -44,7 +44,7 @@ def check_device(device: str) -> None:
 
 
 def load_model(
-    checkpoint: Checkpoint, device: str, precision: str, trust_remote_code: bool, auto: Any = None
+    checkpoint: Checkpoint, device: str, precision: str, trust_remote_code: bool, auto: Any = None, part: str = ""
 ) -> nn.Module:
     """Load a checkpoint as the bare model of its family; weights of a head on top are ignored.
 
@@ -58,6 +58,8 @@ def load_model(
         Whether Python code in the folder may run.
     auto
         Class with `from_pretrained`; `transformers.AutoModel` when None.
+    part
+        Name of the submodule that is wanted; the others never reach the device.
 
     Raises
     ------
@@ -82,21 +84,27 @@ def load_model(
             raise MerError(
                 f"checkpoint {checkpoint.label} cannot be loaded from {checkpoint.folder}: {reason}"
             ) from error
-    missing = sorted(name for name in report["missing_keys"] if not any(part in name for part in _MAY_BE_MISSING))
+    missing = sorted(
+        name for name in report["missing_keys"] if (not part or name.startswith(f"{part}.")) and not _needless(name)
+    )
     if missing:
         raise MerError(
             f"checkpoint {checkpoint.label} lacks {len(missing)} weights of its model (first: {missing[0]}); "
             f"are the files in {checkpoint.folder} complete?"
         )
-    model = model.eval().requires_grad_(False)
+    model = (getattr(model, part) if part else model).eval().requires_grad_(False)
     _refuse_not_finite(model, checkpoint)
     moved: nn.Module = model.to(device)
     return moved
 
 
+def _needless(name: str) -> bool:
+    return any(part in name for part in _MAY_BE_MISSING)
+
+
 def _refuse_not_finite(model: nn.Module, checkpoint: Checkpoint) -> None:
     for name, parameter in model.named_parameters():
-        if not any(part in name for part in _MAY_BE_MISSING) and not bool(torch.isfinite(parameter).all()):
+        if not _needless(name) and not bool(torch.isfinite(parameter).all()):
             raise MerError(f"weights of {checkpoint.label} hold NaN or infinity in {name}; fetch or train them again")
 
 

@@ -183,7 +183,7 @@ class FaceEncoder(PretrainedEncoder):
     """One vector per face crop; steps without a face are zero and not valid."""
 
     pool: str = "auto"
-    """`cls` (the class token), `mean` (of the patch tokens), or `auto`: the class token."""
+    """`cls` (the class token), `mean` (of the patch tokens), or `auto`: what the family was trained to be read by."""
     MODALITY: ClassVar[str] = "face"
 
     def __post_init__(self) -> None:
@@ -193,7 +193,10 @@ class FaceEncoder(PretrainedEncoder):
 
     def pooling(self) -> str:
         """How the tokens of one picture become one vector."""
-        return "cls" if self.pool == "auto" else self.pool
+        known = self.family.pools
+        if self.pool not in ("auto", *known):
+            raise MerError(f"checkpoint {self.found.label} has no {self.pool} token; use pool=auto")
+        return known[0] if self.pool == "auto" else self.pool
 
     def settings(self) -> dict[str, Any]:
         """How the tokens of one picture become one vector."""

@@ -31,13 +31,23 @@ class LiveText:
         self.prefix, self.suffix = _special_tokens(self.tokenizer)
         self.pad = int(self.tokenizer.pad_token_id or 0)
         self.room = encoder.window() - len(self.prefix) - len(self.suffix)
-        self.model = load_model(checkpoint, device, encoder.precision, encoder.trust_remote_code)
+        self.model: Any = load_model(checkpoint, device, encoder.precision, encoder.trust_remote_code)
+        self._check_vocabulary([*self.prefix, *self.suffix])
         self.tap = LayerTap(self.model, depth, self.choice, lambda hidden: hidden, checkpoint.label)
 
     def pieces(self, text: str) -> list[int]:
         """Word pieces of a text, without special tokens."""
         ids: list[int] = self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+        self._check_vocabulary(ids)
         return ids
+
+    def _check_vocabulary(self, ids: list[int]) -> None:
+        known = int(self.model.get_input_embeddings().num_embeddings)
+        if max(ids, default=0) >= known:
+            raise MerError(
+                f"the tokenizer of {self.encoder.found.label} knows tokens that its model, with {known}, does not; "
+                "do tokenizer and weights belong together?"
+            )
 
     def cost(self, item: EncoderInput) -> int:
         """Tokens, special ones included; a long text counts as one window, since windows are batched apart."""

@@ -1,0 +1,143 @@
+"""Audio encoders of the wav2vec2 kind: wav2vec2 (both families), HuBERT, WavLM, data2vec-audio.
+
+Padding must not change the features of a clip. Three things see to it: the clip is normalised before it is padded;
+the group normalisation of the first convolution (`feat_extract_norm = "group"`) averages over the frames of the clip
+alone; and the positional convolutions see zeros beyond the end of the clip, as they do when it is encoded alone. The
+transformer itself is masked.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+from torch import Tensor, nn, zeros_like
+from torch.nn import functional
+
+from ..protocols import Waveform
+from .audio import FrameGrid, LiveAudio, pad_right
+from .loading import LayerTap, load_model, to_device
+from .pretrained import AudioEncoder
+
+
+class ClipGroupNorm(nn.Module):
+    """Group normalisation with one group per channel, over the frames of each clip and not over its padding."""
+
+    def __init__(self, norm: nn.GroupNorm) -> None:
+        super().__init__()
+        self.norm = norm
+        self.frames: list[int] = []
+        """Frames of each clip of the batch at this layer; set before every forward pass."""
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Normalise hidden, shape (B, C, T), row by row with the very operation that a single clip would see."""
+        if all(count == hidden.shape[2] for count in self.frames):
+            return self.norm(hidden)  # type: ignore[no-any-return]
+        out = zeros_like(hidden)
+        for row, count in enumerate(self.frames):
+            out[row : row + 1, :, :count] = functional.group_norm(
+                hidden[row : row + 1, :, :count], self.norm.num_groups, self.norm.weight, self.norm.bias, self.norm.eps
+            )
+        return out
+
+
+class PaddingGuard:
+    """Zeroes the padding in the input of every positional convolution."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.valid: Tensor | None = None
+        """Shape (B, 1, T), or None when the batch has no padding."""
+        for name, module in model.named_modules():
+            if "pos_conv_embed" in name and isinstance(module, nn.Conv1d):
+                module.register_forward_pre_hook(self._zero)
+
+    def _zero(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        return None if self.valid is None else (args[0] * self.valid.to(args[0].dtype), *args[1:])
+
+
+class LiveWave(LiveAudio):
+    """A model of the wav2vec2 kind on a device."""
+
+    def __init__(self, encoder: AudioEncoder, device: str) -> None:
+        model: Any = load_model(encoder.found, device, encoder.precision, encoder.trust_remote_code)
+        config = model.config
+        super().__init__(encoder, device, FrameGrid.of_convolutions(config.conv_kernel, config.conv_stride))
+        if getattr(config, "add_adapter", False):
+            model.adapter = None  # it would thin out the frames; the features are those of the encoder
+        self.model = model
+        self.first = FrameGrid.of_convolutions(config.conv_kernel[:1], config.conv_stride[:1])
+        self.norm = _masked_group_norm(model)
+        self.guard = PaddingGuard(model)
+        _attend_by_sdpa(model)
+        self.tap = LayerTap(model, self.depth, self.choice, lambda hidden: hidden, encoder.found.label)
+
+    def prepare(self, wave: Waveform) -> Waveform:
+        """Normalise a clip and bring it to the least length the convolutions need."""
+        if self.encoder.normalises() and len(wave):
+            centred = wave.astype(np.float64) - wave.mean(dtype=np.float64)
+            wave = (centred / np.sqrt(np.mean(centred**2) + 1e-7)).astype(np.float32)
+        if 0 < len(wave) < self.grid.field:
+            wave = np.pad(wave, (0, self.grid.field - len(wave)))
+        return wave
+
+    def forward(self, pieces: list[Waveform]) -> Tensor:
+        """See `LiveAudio.forward`."""
+        lengths = np.array([len(piece) for piece in pieces])
+        padded = pad_right(pieces)
+        mask = None
+        self.guard.valid = None
+        if lengths.min() < padded.shape[1]:
+            mask = to_device((np.arange(padded.shape[1]) < lengths[:, None]).astype(np.int64), self.device)
+            frames = np.array([self.grid.frames(length) for length in lengths])
+            valid = np.arange(self.grid.frames(padded.shape[1])) < frames[:, None]
+            self.guard.valid = to_device(valid, self.device)[:, None, :]
+        if self.norm is not None:
+            self.norm.frames = [self.first.frames(length) for length in lengths]
+        sound = to_device(padded, self.device).to(self.model.dtype)
+        return self.tap.collect(self.model(sound, attention_mask=mask).last_hidden_state)
+
+
+def _attend_by_sdpa(model: nn.Module) -> None:
+    """Let WavLM attend by the fused kernel: its own code keeps all attention weights and averages them over heads."""
+    for module in model.modules():
+        if hasattr(module, "torch_multi_head_self_attention"):
+            attention: Any = module
+            attention.torch_multi_head_self_attention = partial(biased_attention, module)
+
+
+def biased_attention(attention: Any, hidden: Tensor, mask: Tensor | None, bias: Tensor) -> tuple[Tensor, None]:
+    """Self-attention with a position bias.
+
+    Parameters
+    ----------
+    attention
+        Module with q_proj, k_proj, v_proj, out_proj and num_heads.
+    hidden
+        Shape (B, T, width).
+    mask
+        Shape (B, T), True at valid steps, or None.
+    bias
+        Added to the scores, shape (B x heads, T, T).
+    """
+    size, steps, width = hidden.shape
+    heads = attention.num_heads
+    query, key, value = (
+        project(hidden).view(size, steps, heads, -1).transpose(1, 2)
+        for project in (attention.q_proj, attention.k_proj, attention.v_proj)
+    )
+    scores = bias.view(size, heads, steps, steps).to(query.dtype)
+    if mask is not None:
+        scores = scores.masked_fill(~mask.bool()[:, None, None, :], float("-inf"))
+    mixed = functional.scaled_dot_product_attention(query, key, value, attn_mask=scores)
+    return attention.out_proj(mixed.transpose(1, 2).reshape(size, steps, width)), None
+
+
+def _masked_group_norm(model: Any) -> ClipGroupNorm | None:
+    layer = model.feature_extractor.conv_layers[0]
+    norm = getattr(layer, "layer_norm", None)
+    if not isinstance(norm, nn.GroupNorm):
+        return None
+    masked = ClipGroupNorm(norm)
+    layer.layer_norm = masked
+    return masked
