@@ -24,7 +24,7 @@ from .demo_media import Frame, Picture, Sound, write_media
 from .demo_script import MOODS, Line, write_script
 from .demo_voice import RATE_HZ, Speech, Throat, speak
 
-VERSION = 1
+VERSION = 2
 """Enters the folder's name; raise it whenever a change here changes the clips."""
 
 SIZE = (240, 180)
@@ -35,9 +35,11 @@ log = logging.getLogger("mer.demo")
 
 EXPRESSIONS: dict[str, Pose] = {
     "neutral": Pose(),
-    "joy": Pose(mouth_open=0.25, mouth_curve=1.0, mouth_wide=0.8, brow_raise=0.5, eye_open=0.85),
-    "anger": Pose(mouth_open=0.15, mouth_curve=-0.6, mouth_wide=0.2, brow_raise=-0.4, brow_slant=-1.0, eye_open=0.8),
-    "sadness": Pose(mouth_curve=-1.0, mouth_wide=-0.4, brow_raise=0.3, brow_slant=1.0, eye_open=0.6),
+    "joy": Pose(mouth_open=0.8, mouth_curve=1.2, mouth_wide=1.2, brow_raise=1.0, eye_open=1.1, flush=0.3),
+    "anger": Pose(
+        mouth_open=0.35, mouth_curve=-0.7, mouth_wide=0.6, brow_raise=-0.6, brow_slant=-1.3, eye_open=0.65, flush=0.8
+    ),
+    "sadness": Pose(mouth_curve=-1.3, mouth_wide=-0.6, brow_raise=0.6, brow_slant=1.4, eye_open=0.35, flush=-0.6),
 }
 
 SKINS: tuple[Colour, ...] = ((150, 180, 225), (110, 145, 195), (80, 110, 160), (170, 195, 235), (130, 165, 215))
@@ -193,12 +195,13 @@ def _frames(painter: FacePainter, line: Line, speech: Speech, rng: np.random.Gen
         closed = abs(second - blink_second) < 0.05
         yield painter.draw(
             Pose(
-                mouth_open=now * rest.mouth_open + 0.75 * spoken,
+                mouth_open=now * rest.mouth_open + 0.6 * spoken,
                 mouth_curve=now * rest.mouth_curve,
                 mouth_wide=now * rest.mouth_wide,
                 brow_raise=now * rest.brow_raise,
                 brow_slant=now * rest.brow_slant,
                 eye_open=0.0 if closed else 1 + now * (rest.eye_open - 1),
+                flush=now * rest.flush,
                 gaze=0.6 * float(np.sin(1.3 * second + sway[0])),
                 shift=(
                     float(offset[0] + 0.012 * np.sin(2.3 * second + sway[1])),

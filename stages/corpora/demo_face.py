@@ -15,6 +15,11 @@ SHIFT = 4
 """OpenCV's drawing functions take fixed-point coordinates; this many fractional bits make motion smooth."""
 
 
+RED = (-0.22, -0.16, 0.10)
+PALE = (0.22, 0.08, -0.10)
+"""What a flush and a pallor do to blue, green and red of the skin, as shares."""
+
+
 @dataclass(frozen=True)
 class Look:
     """What a synthetic speaker looks like."""
@@ -42,6 +47,8 @@ class Pose:
     brow_slant: float = 0.0
     """Positive lifts the inner ends (sad), negative lowers them (angry)."""
     eye_open: float = 1.0
+    flush: float = 0.0
+    """Positive reddens the skin, negative pales it."""
     gaze: float = 0.0
     shift: tuple[float, float] = (0.0, 0.0)
     """Offset of the head in fractions of the frame height."""
@@ -58,19 +65,20 @@ class FacePainter:
     _wall: npt.NDArray[np.float32] = field(init=False, repr=False)
     _head: npt.NDArray[np.uint8] = field(init=False, repr=False)
     _alpha: npt.NDArray[np.float32] = field(init=False, repr=False)
+    _skin: npt.NDArray[np.float32] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         width, height = self.size
         self._unit = height * 0.345
         self._centre = np.array([width / 2, height * 0.50])
         self._wall = self._paint_wall()
-        self._head, self._alpha = self._paint_head()
+        self._head, self._alpha, self._skin = self._paint_head()
 
     def draw(self, pose: Pose) -> npt.NDArray[np.uint8]:
         """Return one frame, BGR, shape (height, width, 3)."""
         import cv2
 
-        head = self._head.copy()
+        head = self._tinted(pose.flush)
         self._paint_eyes(head, pose)
         self._paint_mouth(head, pose)
         turn = cv2.getRotationMatrix2D((self._centre[0], self._centre[1] + self._unit), pose.tilt_degrees, 1.0)
@@ -97,7 +105,8 @@ class FacePainter:
         wall[shelf:] *= 0.80
         return np.asarray(cv2.GaussianBlur(wall, (0, 0), height / 60))
 
-    def _paint_head(self) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
+    def _paint_head(self) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """Return the picture, where it covers the wall, and where it is the skin of the face."""
         import cv2
 
         width, height = self.size
@@ -121,9 +130,12 @@ class FacePainter:
             both("_ellipse", (side * wide * 0.99, 0.06), (0.12, 0.20), colour=_scale(look.skin, 0.85))
         both("_ellipse", (0, 0.05), (wide, 1.06), colour=look.skin)
         head = self._shade(head, wide)
+        skin = np.zeros_like(alpha)
+        self._ellipse(skin, (0, 0.05), (wide, 1.06), colour=(255, 255, 255))
         self._paint_fringe(head, wide)
-        soft = cv2.GaussianBlur(alpha, (0, 0), 0.8).astype(np.float32) / 255
-        return head, np.asarray(soft)
+        self._paint_fringe(skin, wide, colour=(0, 0, 0))
+        soft, skin_soft = (cv2.GaussianBlur(mask, (0, 0), 0.8).astype(np.float32) / 255 for mask in (alpha, skin))
+        return head, np.asarray(soft), np.asarray(skin_soft)
 
     def _shade(self, head: npt.NDArray[np.uint8], wide: float) -> npt.NDArray[np.uint8]:
         """Light from above and in front: dark sockets and sides, bright cheeks, forehead and bridge of the nose."""
@@ -146,16 +158,21 @@ class FacePainter:
         light = np.where(y > 1.25, 1.0 - 0.1 * np.abs(x), light)
         return np.asarray(np.clip(head * light[..., None], 0, 255).astype(np.uint8))
 
-    def _paint_fringe(self, head: npt.NDArray[np.uint8], wide: float) -> None:
+    def _paint_fringe(self, head: npt.NDArray[np.uint8], wide: float, colour: Colour | None = None) -> None:
         low = -0.82 + 0.25 * self.look.fringe
         arc = np.linspace(0, np.pi, 24)
         outer = np.stack([(wide + 0.06) * np.cos(arc), 0.02 - 1.16 * np.sin(arc)], 1)
         inner = np.stack(
             [np.linspace(-(wide + 0.02), wide + 0.02, 24), low + 0.35 * np.linspace(-1, 1, 24) ** 4 + 0.05], 1
         )
-        self._polygon(head, np.concatenate([outer, inner]), colour=self.look.hair)
+        self._polygon(head, np.concatenate([outer, inner]), colour=colour or self.look.hair)
 
     # the moving parts
+
+    def _tinted(self, flush: float) -> npt.NDArray[np.uint8]:
+        """Copy the still head with the blood in its skin moved."""
+        gain = abs(flush) * np.array(RED if flush > 0 else PALE, np.float32)
+        return np.asarray(np.clip(self._head * (1 + self._skin[..., None] * gain), 0, 255).astype(np.uint8))
 
     def _paint_eyes(self, head: npt.NDArray[np.uint8], pose: Pose) -> None:
         dark = _scale(self.look.hair, 0.7)

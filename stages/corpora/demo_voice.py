@@ -40,13 +40,25 @@ class Tone:
     tempo: float
     brightness: float
     """0 is a soft, breathy source, 1 a pressed one."""
+    pause_seconds: float
+    """Silence between words."""
+    attack: float
+    """Where in a syllable its loudness peaks, as a share of its length: small is a bark, a half is a swell."""
 
 
 TONES = {
-    "neutral": Tone(pitch=1.0, movement=1.0, fall=2.0, loudness=0.45, tempo=1.0, brightness=0.5),
-    "joy": Tone(pitch=1.38, movement=4.5, fall=-1.0, loudness=0.65, tempo=1.12, brightness=0.6),
-    "anger": Tone(pitch=1.15, movement=2.5, fall=4.0, loudness=1.0, tempo=1.25, brightness=1.0),
-    "sadness": Tone(pitch=0.88, movement=0.6, fall=4.5, loudness=0.25, tempo=0.78, brightness=0.1),
+    "neutral": Tone(
+        pitch=1.0, movement=1.0, fall=2.0, loudness=0.45, tempo=1.0, brightness=0.5, pause_seconds=0.03, attack=0.5
+    ),
+    "joy": Tone(
+        pitch=1.4, movement=5.0, fall=-1.5, loudness=0.7, tempo=1.1, brightness=0.6, pause_seconds=0.0, attack=0.65
+    ),
+    "anger": Tone(
+        pitch=1.15, movement=2.5, fall=4.0, loudness=1.0, tempo=1.2, brightness=1.0, pause_seconds=0.07, attack=0.08
+    ),
+    "sadness": Tone(
+        pitch=0.85, movement=0.5, fall=5.0, loudness=0.3, tempo=0.82, brightness=0.0, pause_seconds=0.17, attack=0.4
+    ),
 }
 
 
@@ -103,7 +115,7 @@ def speak(words: str, mood: str, strength: float, throat: Throat, rng: np.random
             pieces += [consonant, voiced]
             opens += [np.zeros_like(consonant), np.sin(np.linspace(0, np.pi, len(voiced))) * _JAW[vowel]]
             spoken += 1
-        pause = np.zeros(int(rng.uniform(0.01, 0.04) / tone.tempo * RATE_HZ))
+        pause = np.zeros(int(tone.pause_seconds * rng.uniform(0.6, 1.4) * RATE_HZ))
         pieces.append(pause)
         opens.append(pause)
     wave = np.concatenate([*pieces, np.zeros(int(0.12 * RATE_HZ))])
@@ -130,6 +142,8 @@ def _towards(tone: Tone, strength: float, rng: np.random.Generator) -> Tone:
         loudness=float(np.clip(mix("loudness", 0.08), 0.12, 1.0)),
         tempo=float(np.clip(mix("tempo", 0.06), 0.65, 1.5)),
         brightness=float(np.clip(mix("brightness", 0.10), 0.0, 1.0)),
+        pause_seconds=max(0.0, mix("pause_seconds", 0.01)),
+        attack=float(np.clip(mix("attack", 0.05), 0.05, 0.8)),
     )
 
 
@@ -142,7 +156,7 @@ def _vowels(word: str) -> str:
 def _syllable(vowel: str, pitch_hz: float, tone: Tone, throat: Throat, rng: np.random.Generator) -> Samples:
     from scipy.signal import lfilter
 
-    count = int(rng.uniform(0.12, 0.17) / tone.tempo * RATE_HZ)
+    count = int(rng.uniform(0.10, 0.14) / tone.tempo * RATE_HZ)
     along = np.linspace(0, 1, count)
     semitones = tone.movement * np.sin(np.pi * along) + rng.normal(0, 0.3)
     cycles = np.cumsum(pitch_hz * 2 ** (semitones / 12) / RATE_HZ)
@@ -155,7 +169,9 @@ def _syllable(vowel: str, pitch_hz: float, tone: Tone, throat: Throat, rng: np.r
         angle = 2 * np.pi * formant_hz * throat.stretch / RATE_HZ
         poles = [1.0, -2 * radius * np.cos(angle), radius**2]
         wave = lfilter([sum(poles)], poles, wave)
-    envelope = np.sin(np.pi * along) ** 0.5
+    # rises to its peak at `attack` and falls from there, both along a quarter of a sine
+    swell = np.where(along < tone.attack, along / tone.attack, (1 - along) / (1 - tone.attack))
+    envelope = np.sin(np.pi / 2 * swell) ** 0.7
     peak = float(np.abs(wave).max()) or 1.0
     return np.asarray(wave / peak * envelope * tone.loudness * 0.85)
 
