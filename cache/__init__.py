@@ -2,7 +2,9 @@
 
 from .atomic import atomic_write, sweep_partials
 from .catalogue import Catalogue, SetIndex, read_catalogue, shard_folder, write_catalogue
+from .diff import diff
 from .errors import DamagedError, FormatError, MerError, SpecMismatchError
+from .pack import PackOptions, pack
 from .sequence import FeatureSequence
 from .shard import (
     Fate,
@@ -31,6 +33,7 @@ __all__ = [
     "FormatError",
     "LabelColumn",
     "MerError",
+    "PackOptions",
     "Problem",
     "SetIndex",
     "ShardIndex",
@@ -41,6 +44,8 @@ __all__ = [
     "atomic_write",
     "canonical_json",
     "check_shard",
+    "diff",
+    "pack",
     "read_catalogue",
     "read_shard_index",
     "shard_folder",

@@ -42,7 +42,9 @@ CATALOGUE = "mer-catalogue"
 MOST_STEPS = 1 << 48
 SHARD_NAME = re.compile(r"[0-9a-f]{16,64}")
 SET_NAME = re.compile(r"\w[\w.\-]{0,199}")
-KNOWN_ATTRIBUTES = {"encoding-type", "encoding-version", "form", "corpus", "provenance", "datasheet"}
+TERMS = ("license", "terms", "citation", "contact")
+"""Entries of the datasheet that are root attributes of their own as well, for readers of plain HDF5."""
+KNOWN_ATTRIBUTES = {"encoding-type", "encoding-version", "form", "corpus", "provenance", "datasheet", *TERMS}
 
 
 @dataclass
@@ -146,6 +148,9 @@ def put_catalogue(file: h5py.File, catalogue: Catalogue) -> None:
     )
     if catalogue.datasheet:
         file.attrs["datasheet"] = json_text(catalogue.datasheet)
+        for name in TERMS:
+            if catalogue.datasheet.get(name):
+                file.attrs[name] = str(catalogue.datasheet[name])
     for name in sorted(set(catalogue.extra) - KNOWN_ATTRIBUTES):
         file.attrs[name] = catalogue.extra[name]
     put_table(file, catalogue.utterances)

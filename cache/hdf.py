@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -229,7 +231,7 @@ def _check_dataset(dataset: h5py.Dataset, path: str, seal: Seal) -> bool:
     text = kind.get_class() == h5py.h5t.STRING
     if kind.get_class() not in (h5py.h5t.INTEGER, h5py.h5t.FLOAT) and not (text and not kind.is_variable_str()):
         raise FormatError(f"{path!a} has a type the format does not allow")
-    content = _content_bytes(dataset, kind.get_size())
+    content = math.prod(map(int, dataset.id.shape)) * int(kind.get_size())
     if layout == h5py.h5d.CHUNKED:
         _check_chunks(dataset, creation, path, seal, content)
     elif content > seal.size:
@@ -241,11 +243,12 @@ def _check_dataset(dataset: h5py.Dataset, path: str, seal: Seal) -> bool:
     return True
 
 
-def _content_bytes(dataset: h5py.Dataset, item: int) -> int:
-    count = item
-    for length in dataset.id.shape:
-        count *= int(length)
-    return count
+def _available(number: int) -> bool:
+    """Whether a filter can be used, after asking hdf5plugin for it where that is installed."""
+    if not h5py.h5z.filter_avail(number):
+        with suppress(ImportError):
+            importlib.import_module("hdf5plugin")
+    return bool(h5py.h5z.filter_avail(number))
 
 
 def _check_chunks(dataset: h5py.Dataset, creation: Any, path: str, seal: Seal, content: int) -> None:
@@ -253,10 +256,10 @@ def _check_chunks(dataset: h5py.Dataset, creation: Any, path: str, seal: Seal, c
         number = creation.get_filter(index)[0]
         if number not in FILTERS:
             raise FormatError(f"{path!a} is compressed with filter {number}; the format allows shuffle and zstd")
-        if not h5py.h5z.filter_avail(number):
+        if not _available(number):
             raise FormatError(f"{path!a} is compressed with {FILTERS[number]}; pip install 'mer[zstd]'")
     stored = int(dataset.id.get_storage_size())
-    chunk = _content_bytes(dataset, 1) and int(np.prod([float(n) for n in dataset.chunks])) * dataset.dtype.itemsize
+    chunk = math.prod(dataset.chunks) * dataset.dtype.itemsize
     if stored > seal.size or content > MOST_TIMES_SMALLER * stored or chunk > max(1 << 26, content):
         raise FormatError(f"{path!a} claims {content:,} bytes from {stored:,} stored; refused as a decompression bomb")
 

@@ -179,25 +179,56 @@ def write_shard(folder: Path, spec: FeatureSpec, rows: Sequence[ShardRow]) -> Sh
     with atomic_write(Path(folder) / f"{name}.h5") as temporary:
         block = block_size(len(ARRAYS))
         with create(temporary, block) as file:
-            describe(file, SHARD, spec=spec.to_json(), fingerprint=spec.fingerprint)
-            put_rows(file, stored)
+            put_header(file, spec, ShardRows.of(stored))
             plain = put_sequences(file, spec, [row.sequence for row in stored if row.sequence is not None])
         seal = write_seal(temporary, block, plain)
     return ShardInfo(name, seal.size, seal.digest)
 
 
-def put_rows(group: h5py.Group, rows: Sequence[ShardRow]) -> None:
+@dataclass(frozen=True)
+class ShardRows:
+    """Everything of a shard but the features, as columns."""
+
+    keys: Sequence[str]
+    fates: npt.NDArray[np.uint8]
+    reasons: Sequence[str]
+    notes: Sequence[str]
+    """JSON text each, empty where there is nothing to note."""
+    sources: npt.NDArray[np.uint8]
+    """Shape (N, 16)."""
+    lengths: npt.NDArray[np.int64]
+    checksums: npt.NDArray[np.uint64]
+
+    @classmethod
+    def of(cls, rows: Sequence[ShardRow]) -> ShardRows:
+        """Columns of prepared rows."""
+        sequences = [row.sequence for row in rows]
+        return cls(
+            [row.key for row in rows],
+            np.array([row.fate for row in rows], np.uint8),
+            [row.reason for row in rows],
+            [json_text(row.note) for row in rows],
+            np.frombuffer(b"".join(row.source for row in rows), np.uint8).reshape(len(rows), SOURCE_BYTES),
+            np.array([0 if s is None else len(s) for s in sequences], np.int64),
+            np.array([0 if s is None else checksum(s.values, s.times, s.valid) for s in sequences], np.uint64),
+        )
+
+    @property
+    def offsets(self) -> npt.NDArray[np.int64]:
+        """Shape (N + 1,): where each utterance begins among the steps, and the last one ends."""
+        return np.concatenate([np.zeros(1, np.int64), np.cumsum(self.lengths, dtype=np.int64)])
+
+
+def put_header(file: h5py.File, spec: FeatureSpec, rows: ShardRows) -> None:
     """Write everything of a shard but the features."""
-    lengths = [0 if row.sequence is None else len(row.sequence) for row in rows]
-    put_keys(group, "keys", [row.key for row in rows])
-    put_array(group, "fates", np.array([row.fate for row in rows], np.uint8))
-    put_strings(group, "reasons", [row.reason for row in rows])
-    put_strings(group, "notes", [json_text(row.note) for row in rows])
-    sources = np.frombuffer(b"".join(row.source for row in rows), np.uint8).reshape(len(rows), SOURCE_BYTES)
-    put_array(group, "sources", sources)
-    put_array(group, "offsets", np.cumsum([0, *lengths], dtype=np.int64))
-    sums = [0 if s is None else checksum(s.values, s.times, s.valid) for s in (row.sequence for row in rows)]
-    put_array(group, "checksums", np.array(sums, np.uint64))
+    describe(file, SHARD, spec=spec.to_json(), fingerprint=spec.fingerprint)
+    put_keys(file, "keys", rows.keys)
+    put_array(file, "fates", rows.fates)
+    put_strings(file, "reasons", rows.reasons)
+    put_strings(file, "notes", rows.notes)
+    put_array(file, "sources", rows.sources)
+    put_array(file, "offsets", rows.offsets)
+    put_array(file, "checksums", rows.checksums)
 
 
 def put_sequences(group: h5py.Group, spec: FeatureSpec, sequences: Sequence[FeatureSequence]) -> dict[str, Extent]:

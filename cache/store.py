@@ -15,9 +15,9 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from .catalogue import Catalogue, SetIndex, check_set_name, open_catalogue
+from .catalogue import CATALOGUE, Catalogue, SetIndex, check_set_name, open_catalogue
 from .errors import DamagedError, MerError
-from .hdf import get_group, get_texts, link_name, open_sealed, reading
+from .hdf import get_group, get_keys, get_texts, link_name, open_sealed, reading
 from .seal import read_seal
 from .sequence import FeatureSequence
 from .shard import ARRAYS, SHARD, Fate, checksum, note_of
@@ -260,17 +260,27 @@ class FeatureStore:
         """
         index = self.index(set_name)
         row = int(self.utterances.rows([key])[0])
-        shard = int(index.shard[row])
+        return note_of(self._notes(set_name, int(index.shard[row])).get(key, ""))
+
+    def all_notes(self, set_name: str) -> list[str]:
+        """Notes of every utterance as JSON text, in the order of the table; empty where there are none."""
+        index = self.index(set_name)
+        notes = {shard: self._notes(set_name, shard) for shard in range(-1, len(index.shards))}
+        keys = self.utterances.keys
+        return [notes[shard].get(key, "") for shard, key in zip(index.shard.tolist(), keys, strict=True)]
+
+    def _notes(self, set_name: str, shard: int) -> dict[str, str]:
+        """Notes by id, of one shard or of a packed set."""
         if self.catalogue.packed:
-            with open_sealed(self.location, {"mer-catalogue": "a pack"}) as (file, _):
+            with open_sealed(self.location, {CATALOGUE: "a pack"}) as (file, _):
                 group = get_group(file["sets"], link_name(set_name), "mer-feature-set")
-                return note_of(get_texts(group, "notes", len(self.utterances))[row])
+                notes = get_texts(group, "notes", len(self.utterances))
+            return dict(zip(self.utterances.keys, notes, strict=True))
         if shard < 0:
             return {}
-        place = self._place(set_name, shard)
-        with open_sealed(place.location, {SHARD: "a shard"}) as (file, _):
-            keys = [raw.decode() for raw in file["keys"][:].tolist()]
-            return note_of(get_texts(file, "notes", len(keys))[keys.index(key)])
+        with open_sealed(self._place(set_name, shard).location, {SHARD: "a shard"}) as (file, _):
+            keys = get_keys(file, "keys")
+            return dict(zip(keys, get_texts(file, "notes", len(keys)), strict=True))
 
     def repair(self) -> str:
         """What to do about damaged features: the `mer extract` command that made them, or fetching a pack again."""
@@ -328,8 +338,8 @@ class FeatureStore:
     def _fill(self, place: _Place, arrays: Arrays, start: int) -> None:
         """Read rows from `start` on into arrays of the wanted length."""
         reader = self._reader(place.location)
-        array: npt.NDArray[Any]
-        for name, array in zip(ARRAYS, arrays, strict=True):
+        wanted: list[npt.NDArray[Any]] = [*arrays]
+        for name, array in zip(ARRAYS, wanted, strict=True):
             if name in place.starts:
                 step_bytes = array.itemsize * (array.shape[1] if array.ndim == 2 else 1)
                 reader.read_into(array, place.starts[name] + start * step_bytes)

@@ -79,7 +79,8 @@ class LabelColumn:
         """Which utterances have a label, shape (N,)."""
         if self.kind == "class":
             return np.asarray(self.values >= 0)
-        return np.asarray(~np.isnan(self.values).reshape(len(self.values), -1).any(axis=1))
+        there = ~np.isnan(self.values)
+        return np.asarray(there if there.ndim == 1 else there.all(axis=1))
 
     def select(self, rows: npt.NDArray[np.integer[Any]]) -> LabelColumn:
         """Keep some rows, in the given order."""
