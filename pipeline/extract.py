@@ -186,10 +186,12 @@ def _encoders(
     options: ExtractOptions, info: CorpusInfo, device: str, execution: Execution, catalogue: Path
 ) -> tuple[Tools, list[EncodingSet]]:
     from mer.stages.encoders.catalog import make_encoder
+    from mer.stages.media import MediaRequest
 
     if not any(options.encoders.values()):
         raise MerError("no encoder was asked for; use --preset, or --text-encoder, --audio-encoder, --face-encoder")
     channel = options.channel or info.channel
+    MediaRequest(channel=channel, frames_fps=options.face_fps)  # told now if impossible, not clip by clip
     finder = None
     if options.encoders.get("face"):
         from mer.stages.faces import resolve_finder

@@ -279,7 +279,14 @@ def decode(job: Job, media: set[str], tools: Tools) -> Decoded:
     try:
         return _decode_media(job, media, tools)
     except MerError as error:
-        return _without_media(Fate.FAILED, str(error))
+        return _without_media(Fate.FAILED, _impersonal(str(error), job))
+
+
+def _impersonal(reason: str, job: Job) -> str:
+    """Take the machine's folders, and the clip's own name, out of a reason: it is stored beside the clip's id."""
+    for path in filter(None, (job.picture, job.sound)):
+        reason = reason.replace(f"clip {path}", "the clip").replace(path, "the clip")
+    return reason
 
 
 def _without_media(fate: Fate, reason: str) -> Decoded:

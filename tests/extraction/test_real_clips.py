@@ -22,7 +22,9 @@ def real(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[E
     root = Path(shutil.copytree(shared_data / "clips", folder / "clips"))
     with (root / "clips.csv").open(encoding="utf-8") as file:
         facts = list(csv.DictReader(file))
-    write_manifest(root, [{"id": Path(fact["path"]).stem, "path": fact["path"], "text": fact["text"]} for fact in facts])
+    write_manifest(
+        root, [{"id": Path(fact["path"]).stem, "path": fact["path"], "text": fact["text"]} for fact in facts]
+    )
     options = ExtractOptions(
         "folder",
         root=root,

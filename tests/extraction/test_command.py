@@ -1,0 +1,103 @@
+"""`mer extract` as typed: the plan, the closing table, exit codes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from folder_clips import manifest_rows, write_manifest
+from synthetic import zero_bytes
+
+from mer.cache import FeatureStore
+from mer.pipeline.cli import main
+
+
+def run(*arguments: object) -> int:
+    with pytest.raises(SystemExit) as left:
+        main([str(argument) for argument in arguments])
+    return int(left.value.code or 0)
+
+
+@pytest.fixture
+def command(clips: Path, tmp_path: Path) -> tuple[object, ...]:
+    """The words that extract the small folder."""
+    return (
+        "extract", "--corpus", "folder", "--root", clips, "--out", tmp_path / "mine.h5", "--preset", "demo",
+        "--face-detector", "cascade", "--device", "cpu",
+    )  # fmt: skip
+
+
+def test_dry_run_prints_the_plan_and_writes_no_features(
+    command: tuple[object, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(*command, "--dry-run") == 0
+    printed = capsys.readouterr().out
+    assert "6 utterances, 6 to work on; nothing was decoded" in printed
+    assert not (tmp_path / "mine.h5").exists()
+    assert not list(tmp_path.rglob("*-demo-*/*.h5"))
+
+
+def test_the_closing_table_counts_and_a_second_run_says_there_is_nothing_to_do(
+    command: tuple[object, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = (*command, "--face-encoder", "none", "--audio-encoder", "none")
+    assert run(*words) == 0
+    first = capsys.readouterr().out
+    assert "text-demo-text-" in first
+    assert "clips/s" in first
+    assert run(*words) == 0
+    assert "nothing to do" in capsys.readouterr().out
+
+
+def test_more_failures_than_allowed_exit_with_1_and_keep_what_was_done(
+    command: tuple[object, ...], clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    zero_bytes(clips / "clip0.mp4")
+    words = (*command, "--face-encoder", "none")
+    assert run(*words, "--max-failures", 0) == 1
+    told = capsys.readouterr().err.strip().splitlines()[-1]
+    assert told.startswith("mer: 1 failures are more than --max-failures 0")
+    assert run(*words, "--max-failures", 1) == 0
+    assert len(FeatureStore.open(tmp_path / "mine.h5").utterances) == 6
+
+
+def test_a_run_in_which_everything_fails_alike_stops_and_says_why(
+    command: tuple[object, ...], clips: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = []
+    for number in range(70):
+        zero_bytes(clips / f"bad{number}.mp4")
+        rows.append({**manifest_rows(1)[0], "id": f"b{number}", "path": f"bad{number}.mp4"})
+    write_manifest(clips, rows)
+    assert run(*command, "--text-encoder", "none", "--face-encoder", "none") == 1
+    assert "failed the same way" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("--preset", "lage"), "did you mean 'large'"),
+        (("--layers", "sound=last"), "names no modality"),
+        (("--text-encoder", "robberta-base"), "did you mean 'roberta-base'"),
+        (("--device", "tpu"), "device 'tpu' is not known"),
+        (("--face-policy", "loudest"), "face policy 'loudest'"),
+        (("--channel", "left"), "channel 'left'"),
+        (("--dtype", "int8"), "'int8'"),
+        (("--precision", "float8"), "precision 'float8'"),
+        (("--labels", "4"), "no option 'labels'"),
+    ],
+)
+def test_wrong_words_are_told_before_anything_is_decoded(
+    command: tuple[object, ...], words: tuple[str, str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(*command, *words) == 1
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert told in lines[-1]
+    assert lines[-1].startswith("mer: ")
+
+
+def test_layers_for_all_and_for_one_modality() -> None:
+    from mer.pipeline.presets import layers_by_modality
+
+    assert layers_by_modality(["audio=-4:", "all"]) == {"text": "all", "audio": "-4:", "face": "all"}
+    assert layers_by_modality([]) == {}
