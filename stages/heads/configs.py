@@ -6,11 +6,28 @@ from dataclasses import dataclass
 
 from mer.cache import MerError
 
+CONTEXTS = ("none", "bigru", "transformer")
+"""Kinds of dialogue context."""
 
-def one_of(field: str, value: str, choices: tuple[str, ...]) -> None:
+
+def one_of(field: str, value: str, choices: tuple[str, ...], section: str = "head") -> None:
     """Refuse a setting outside its choices."""
     if value not in choices:
-        raise MerError(f"head.{field} is {value!r}; choose one of {', '.join(choices)}")
+        raise MerError(f"{section}.{field} is {value!r}; choose one of {', '.join(choices)}")
+
+
+def fractions(config: object, *fields: str, section: str = "head") -> None:
+    """Refuse probabilities outside [0, 1)."""
+    for field in fields:
+        if not 0 <= getattr(config, field) < 1:
+            raise MerError(f"{section}.{field} is {getattr(config, field)}; it must be at least 0 and below 1")
+
+
+def positive(config: object, *fields: str, section: str = "head") -> None:
+    """Refuse sizes below 1."""
+    for field in fields:
+        if getattr(config, field) < 1:
+            raise MerError(f"{section}.{field} is {getattr(config, field)}; it must be at least 1")
 
 
 def divides(heads: int, dim: int) -> None:
@@ -45,12 +62,8 @@ class SequenceConfig:
     """Probability of dropping a modality of an utterance in training; never all of them."""
 
     def __post_init__(self) -> None:
-        for name in ("dropout", "input_dropout", "hide_tokens", "hide_spans", "modality_dropout"):
-            if not 0 <= getattr(self, name) < 1:
-                raise MerError(f"head.{name} is {getattr(self, name)}; it must be at least 0 and below 1")
-        for name in ("dim", "audio_stride", "face_stride", "span"):
-            if getattr(self, name) < 1:
-                raise MerError(f"head.{name} is {getattr(self, name)}; it must be at least 1")
+        fractions(self, "dropout", "input_dropout", "hide_tokens", "hide_spans", "modality_dropout")
+        positive(self, "dim", "audio_stride", "face_stride", "span")
 
 
 @dataclass(frozen=True)
@@ -96,14 +109,186 @@ class DrkfConfig(SequenceConfig):
 
 
 @dataclass(frozen=True)
-class ConcatConfig(SequenceConfig):
-    """Settings of `concat`."""
+class PooledConfig(SequenceConfig):
+    """Settings of the heads that see each modality as one vector."""
 
-    hidden: int = 128
-    """Width of the layer after concatenation."""
     pool: str = "mean"
     """How steps become one vector: masked `mean` or `attention`."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         one_of("pool", self.pool, ("mean", "attention"))
+
+
+@dataclass(frozen=True)
+class ConcatConfig(PooledConfig):
+    """Settings of `concat`."""
+
+    dropout: float = 0.3
+    """Dropout before the classifier."""
+    hidden: int = 128
+    """Width of the layer after concatenation."""
+
+
+@dataclass(frozen=True)
+class LateConfig(PooledConfig):
+    """Settings of `late`."""
+
+    dropout: float = 0.3
+    """Dropout before the classifiers."""
+    unimodal: float = 1.0
+    """Weight of the mean of the unimodal losses."""
+
+
+@dataclass(frozen=True)
+class GatedConfig(PooledConfig):
+    """Settings of `gated`."""
+
+    dropout: float = 0.3
+    """Dropout before the classifier."""
+
+
+@dataclass(frozen=True)
+class LinearConfig:
+    """Settings of `linear`."""
+
+    input_dropout: float = 0.0
+    """Dropout on the pooled features."""
+    modality_dropout: float = 0.0
+    """Probability of dropping a modality of an utterance in training; never all of them."""
+
+    def __post_init__(self) -> None:
+        fractions(self, "input_dropout", "modality_dropout")
+
+
+@dataclass(frozen=True)
+class MlpConfig(LinearConfig):
+    """Settings of `mlp`."""
+
+    dim: int = 128
+    """Width of the hidden layers."""
+    layers: int = 1
+    """Hidden layers."""
+    dropout: float = 0.3
+    """Dropout after each hidden layer."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        fractions(self, "dropout")
+        positive(self, "dim", "layers")
+
+
+@dataclass(frozen=True)
+class MisaConfig(SequenceConfig):
+    """Settings of `misa`."""
+
+    dropout: float = 0.3
+    """Dropout inside the head (published: 0.5)."""
+    layers: int = 1
+    """Transformer layers over audio and face steps, in place of the published LSTMs."""
+    heads: int = 2
+    """Attention heads."""
+    similarity: float = 1.0
+    """Weight of the central moment discrepancy of the shared vectors."""
+    difference: float = 0.3
+    """Weight of the soft orthogonality."""
+    reconstruction: float = 1.0
+    """Weight of the reconstruction error."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        divides(self.heads, self.dim)
+
+
+@dataclass(frozen=True)
+class MultConfig(SequenceConfig):
+    """Settings of `mult`."""
+
+    dim: int = 64
+    """Width of a cross-modal stream (published: 30 to 40)."""
+    layers: int = 2
+    """Layers of each cross-modal transformer (published: 4 to 5)."""
+    memory_layers: int = 1
+    """Self-attention layers over the joined streams of a modality."""
+    heads: int = 4
+    """Attention heads."""
+    expand: int = 4
+    """Feed-forward width over the stream's."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        divides(self.heads, self.dim)
+
+
+@dataclass(frozen=True)
+class FdrlConfig(SequenceConfig):
+    """Settings of `fdrl`."""
+
+    dropout: float = 0.2
+    """Dropout inside the encoders."""
+    fusion_dropout: float = 0.3
+    """Dropout before the classifier."""
+    layers: int = 1
+    """Transformer layers of each modality's sequence encoder."""
+    heads: int = 4
+    """Attention heads."""
+    expand: int = 4
+    """Feed-forward width over `dim`."""
+    split: bool = True
+    """Shared and private subspaces; without, the pooled modalities are fused directly and no term is added."""
+    predictor: str = "both"
+    """Which vectors must still tell the label: `both`, `shared`, `private` or `none`."""
+    predict_weight: float = 0.5
+    """Weight of the predictor."""
+    align: str = "lmmd"
+    """Alignment of the shared vectors: `lmmd`, `adversary`, `contrastive` or `none`."""
+    align_scope: str = "class"
+    """`class` for fine-grained, `global` for coarse alignment."""
+    align_weight: float = 0.5
+    """Weight of the alignment."""
+    temperature: float = 0.1
+    """Temperature of the contrastive alignment."""
+    disparity: str = "cka"
+    """Disparity of the private vectors: `cka`, `hsic`, `misa`, `classify` or `none`."""
+    disparity_scope: str = "class"
+    """`class` for redundancy within classes, `global` for all rows together."""
+    disparity_pairs: str = "all"
+    """`all`, or `private` to leave out the (shared, private) pairs."""
+    disparity_weight: float = 0.1
+    """Weight of the disparity."""
+    ramp: bool = True
+    """Let alignment and disparity grow from 0 over training."""
+    bins: int = 5
+    """Quantile groups that stand in for classes when the target is a number."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        one_of("predictor", self.predictor, ("both", "shared", "private", "none"))
+        one_of("align", self.align, ("lmmd", "adversary", "contrastive", "none"))
+        one_of("align_scope", self.align_scope, ("class", "global"))
+        one_of("disparity", self.disparity, ("cka", "hsic", "misa", "classify", "none"))
+        one_of("disparity_scope", self.disparity_scope, ("class", "global"))
+        one_of("disparity_pairs", self.disparity_pairs, ("all", "private"))
+        divides(self.heads, self.dim)
+
+
+@dataclass(frozen=True)
+class ContextConfig:
+    """Settings of a dialogue context."""
+
+    hidden: int = 128
+    """Width of the layer (per direction of a GRU)."""
+    layers: int = 1
+    """Number of layers."""
+    heads: int = 4
+    """Attention heads (transformer)."""
+    dropout: float = 0.3
+    """Dropout on the vectors and the states."""
+    causal: bool = False
+    """See no later turn."""
+
+    def __post_init__(self) -> None:
+        fractions(self, "dropout", section="context")
+        positive(self, "hidden", "layers", "heads", section="context")
+        if self.hidden % self.heads:
+            raise MerError(f"context.hidden is {self.hidden}, which {self.heads} attention heads do not divide")

@@ -7,6 +7,7 @@ which term is whose. Trainable adapters stand in for the encoders the authors fi
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import combinations
 from typing import Any
 
@@ -16,8 +17,8 @@ from torch import Tensor, nn
 from . import losses
 from .base import Batch, Fused, Head, HeadInputs
 from .configs import DrkfConfig
-from .inputs import sequence_encoders
-from .layers import Transformer, masked_mean, presence, sinusoids, split_last
+from .inputs import ModalityEncoders
+from .layers import Transformer, masked_mean, sinusoids, split_last
 from .pairs import all_origins, pair_targets, sample_origins
 
 MAX_POSITIONS = 2800
@@ -27,12 +28,12 @@ MAX_POSITIONS = 2800
 class ResidualCascade(nn.Module):
     """Progressive augmentation `G(x + sum_k o_k)`, `o_k = dec_k(enc_k(x + o_1 + ... + o_{k-1}))` (drkf.md section 3.2).
 
-    The released recursion adds each decoder's output to a running sum. Widths d/4, d/8, d/16 as 1024 to 256, 128, 64.
+    Widths d/4, d/8, d/16, at least 16 lest ReLUs die, as the released 256, 128, 64 of 1024.
     """
 
     def __init__(self, dim: int, blocks: int) -> None:
         super().__init__()
-        wide, middle, narrow = (max(4, dim // part) for part in (4, 8, 16))
+        wide, middle, narrow = (max(16, dim // part) for part in (4, 8, 16))
         self.encoders = nn.ModuleList(
             nn.Sequential(
                 nn.Linear(dim, wide), nn.LeakyReLU(), nn.Linear(wide, middle), nn.LeakyReLU(), nn.Linear(middle, narrow)
@@ -110,7 +111,8 @@ class DrkfHead(Head):
         self.faithful = config.variant == "faithful"
         self.width = dim
         self.pairs = list(combinations(range(len(names)), 2))
-        self.encoders = sequence_encoders(inputs, config, layers=config.adapter_layers, heads=config.heads)
+        entry = replace(config, modality_dropout=0.0) if self.faithful else config
+        self.encoders = ModalityEncoders(inputs, entry, layers=config.adapter_layers, heads=config.heads)
         self.fusion = FusionEncoder(len(names), config)
         self.classifier = nn.Linear(dim, inputs.outputs)
         self.augmenters = nn.ModuleDict({m: ResidualCascade(dim, config.blocks) for m in names})
@@ -126,21 +128,13 @@ class DrkfHead(Head):
 
     def fuse(self, batch: Batch) -> Fused:
         """Fuse into (B, dim). In training the shuffled sequences of emotion discrimination ride along in one pass."""
-        names = list(self.inputs.modalities)
-        drop = 0.0 if self.faithful else self.config.modality_dropout
-        present = presence(batch, self.inputs.modalities, drop, self.training)
-        steps, valid = [], []
-        for index, name in enumerate(names):
-            mask = batch.valid[name] & present[:, index : index + 1]
-            x, mask = self.encoders[name](batch.values[name], mask)
-            steps.append(x)
-            valid.append(mask)
+        steps, valid, present = self.encoders(batch)
         parts: dict[str, Any] = {"steps": steps, "valid": valid, "present": present}
         if not (self.training and self.pairs and self.config.ed and batch.labels is not None):
             return Fused(self.fusion(steps, valid, present), parts)
         member = losses.membership(batch.labels, self.inputs.kind, len(self.inputs.classes), bins=5)
         origins = self._origins(member, present)
-        columns = [origins[:, index] for index in range(len(names))]
+        columns = [origins[:, index] for index in range(len(steps))]
         both = self.fusion(
             [torch.cat([x, x[rows]]) for x, rows in zip(steps, columns, strict=True)],
             [torch.cat([mask, mask[rows]]) for mask, rows in zip(valid, columns, strict=True)],

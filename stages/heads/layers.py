@@ -7,7 +7,7 @@ All of them keep fixed shapes and never branch on data, so that `torch.func.vmap
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable
 
 import torch
 import torch.nn.functional as F
@@ -64,7 +64,7 @@ def mlp(dim: int, hidden: int, out: int, dropout: float) -> nn.Sequential:
     return nn.Sequential(nn.Linear(dim, hidden), nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden, out))
 
 
-def presence(batch: Batch, modalities: Mapping[str, object], drop: float, training: bool) -> Tensor:
+def presence(batch: Batch, modalities: Iterable[str], drop: float, training: bool) -> Tensor:
     """Which modality each utterance brings, shape (B, M) bool, in the order of `modalities`.
 
     A modality without a valid step counts as absent. Training drops each with probability `drop`, but never all.
@@ -165,16 +165,22 @@ class Attention(nn.Module):
         self.out = nn.Linear(dim, dim)
 
     def forward(self, x: Tensor, memory: Tensor, valid: Tensor | None) -> Tensor:
-        """Attend from `x` (B, N, dim) to `memory` (B, T, dim) where `valid` (B, T), or everywhere if None."""
+        """Attend from `x` (B, N, dim) to `memory` (B, T, dim) where `valid` (B, T) or (B, N, T) is True.
+
+        None attends everywhere.
+        """
         query = split_last(self.query(x), self.heads, -1).transpose(-2, -3)
         key, value = split_last(self.key_value(memory), 2 * self.heads, -1).transpose(-2, -3).chunk(2, -3)
         scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
-        if valid is not None:
-            scores = torch.where(valid.unsqueeze(-2).unsqueeze(-2), scores, MASKED)
-        mixed = (scores.softmax(-1).to(value.dtype) @ value).transpose(-2, -3).flatten(-2)
-        if valid is not None:
-            mixed = mixed * valid.any(-1).unsqueeze(-1).unsqueeze(-1).to(mixed.dtype)
-        return self.out(mixed)  # type: ignore[no-any-return]
+        if valid is None:
+            return self._merge(scores, value)
+        allowed = valid if valid.ndim == memory.ndim else valid.unsqueeze(-2)
+        merged = self._merge(torch.where(allowed.unsqueeze(-3), scores, MASKED), value)
+        return merged * allowed.any(-1, keepdim=True).to(merged.dtype)
+
+    def _merge(self, scores: Tensor, value: Tensor) -> Tensor:
+        mixed = (scores.softmax(-1).to(value.dtype) @ value).transpose(-2, -3)
+        return self.out(mixed.flatten(-2))  # type: ignore[no-any-return]
 
 
 class TransformerLayer(nn.Module):

@@ -1,0 +1,67 @@
+"""Probes: how far pooled features get with nothing, or one hidden layer, on top. Unimodal when one modality is used."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from .base import Batch, Fused, Head, HeadInputs
+from .configs import LinearConfig, MlpConfig
+from .layers import masked_mean, presence, split_last
+
+
+class LinearHead(Head):
+    """Masked means of the modalities side by side, one linear layer. An absent modality contributes zeros."""
+
+    Config = LinearConfig
+    config: LinearConfig
+
+    def __init__(self, inputs: HeadInputs, config: LinearConfig) -> None:
+        super().__init__(inputs, config)
+        shapes = inputs.modalities
+        self.mix = nn.ParameterDict({m: torch.zeros(shape.stack) for m, shape in shapes.items() if shape.stack > 1})
+        self.dropout = nn.Dropout(config.input_dropout)
+        self.width = sum(shape.dim for shape in shapes.values())
+        self.classifier = nn.Linear(self.width, inputs.outputs)
+
+    def pooled(self, batch: Batch) -> Tensor:
+        """Masked means, layers mixed, of shape (B, sum of the widths)."""
+        present = presence(batch, self.inputs.modalities, self.config.modality_dropout, self.training)
+        vectors = []
+        for index, (name, shape) in enumerate(self.inputs.modalities.items()):
+            mask = batch.valid[name] & present[:, index : index + 1]
+            x = torch.where(mask.unsqueeze(-1), batch.values[name], 0).to(self.classifier.weight.dtype)
+            x = masked_mean(x, mask)
+            if name in self.mix:
+                x = (split_last(x, shape.stack, shape.dim) * self.mix[name].softmax(0).unsqueeze(-1)).sum(-2)
+            vectors.append(x)
+        return self.dropout(torch.cat(vectors, -1))  # type: ignore[no-any-return]
+
+    def fuse(self, batch: Batch) -> Fused:
+        """The pooled features themselves."""
+        return Fused(self.pooled(batch))
+
+    def classify(self, vector: Tensor) -> Tensor:
+        """(..., width) to (..., outputs)."""
+        return self.classifier(vector)  # type: ignore[no-any-return]
+
+
+class MlpHead(LinearHead):
+    """The same pooled features through hidden layers of Linear, LayerNorm, GELU, dropout."""
+
+    Config = MlpConfig
+    config: MlpConfig
+
+    def __init__(self, inputs: HeadInputs, config: MlpConfig) -> None:
+        super().__init__(inputs, config)
+        layers: list[nn.Module] = []
+        for _ in range(config.layers):
+            layers += [nn.Linear(self.width, config.dim), nn.LayerNorm(config.dim), nn.GELU()]
+            layers += [nn.Dropout(config.dropout)]
+            self.width = config.dim
+        self.hidden = nn.Sequential(*layers)
+        self.classifier = nn.Linear(self.width, inputs.outputs)
+
+    def fuse(self, batch: Batch) -> Fused:
+        """The last hidden layer, (B, dim)."""
+        return Fused(self.hidden(self.pooled(batch)))
