@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.logging import RichHandler
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -18,13 +17,19 @@ status = Console(stderr=True)
 """Console of stderr."""
 
 
+class _Lines(logging.Handler):
+    """Prints each record as one line above a running progress bar; a warning says that it is one."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        mark = "" if record.levelno < logging.WARNING else f"{record.levelname.lower()}: "
+        status.print(f"{mark}{record.getMessage()}", soft_wrap=True, markup=False, highlight=False)
+
+
 def set_up_logging(level: int = logging.INFO) -> None:
-    """Send the log of `mer` to stderr, one plain line a record."""
+    """Send the log of `mer` to stderr."""
     logger = logging.getLogger("mer")
     if not logger.handlers:
-        handler = RichHandler(console=status, show_time=False, show_path=False, markup=False)
-        handler.setFormatter(logging.Formatter("%(message)s"))
-        logger.addHandler(handler)
+        logger.addHandler(_Lines())
         logger.propagate = False
     logger.setLevel(level)
 

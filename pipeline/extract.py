@@ -39,6 +39,7 @@ from .digests import DigestMemo
 from .execute import execute
 from .options import MODALITIES, Execution, ExtractOptions, resolve_device
 from .plan import Plan, index_set, job_of, make_plan, media_path
+from .presets import restricted_licences
 from .tasks import EncodingSet, Job, TaskReport, Tools, loaded_encoder
 
 logger = logging.getLogger("mer.extract")
@@ -89,6 +90,8 @@ def prepare(options: ExtractOptions, execution: Execution) -> Prepared:
     MerError
         If the corpus, an encoder, the device or the catalogue is not usable.
     """
+    for sentence in restricted_licences(options.encoders):
+        logger.warning("%s", sentence)
     device = resolve_device(execution.device)
     corpus = make_corpus(options)
     info = corpus.info()

@@ -52,3 +52,15 @@ def layers_by_modality(given: Sequence[str]) -> Mapping[str, str]:
         else:
             raise MerError(f"--layers {item!r} names no modality; {suggest(modality, list(MODALITIES))}")
     return chosen
+
+
+def restricted_licences(encoders: Mapping[str, Sequence[str]]) -> list[str]:
+    """Sentences about the chosen encoders whose weights may not be used freely."""
+    from mer.stages.encoders.catalog import ENCODERS
+
+    return [
+        f"the weights of {name} are licensed {ENCODERS[name].license}"
+        for names in encoders.values()
+        for name in names
+        if name in ENCODERS and "non-commercial" in ENCODERS[name].license
+    ]
