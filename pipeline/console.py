@@ -30,7 +30,6 @@ def set_up_logging(level: int = logging.INFO) -> None:
     logger = logging.getLogger("mer")
     if not logger.handlers:
         logger.addHandler(_Lines())
-        logger.propagate = False
     logger.setLevel(level)
 
 
