@@ -4,7 +4,7 @@
 ids are unique, paths are relative to the root, written with `/`, and may not leave it, not even through a symbolic
 link. An empty path means that the utterance has no clip, only a text. Optional columns are `text`, `speaker`,
 `dialogue`, `turn` (from 0), `split` (`train`, `val` or `dev`, `test`), `session`, and `start_seconds`, `end_seconds`,
-the half-open span of the utterance inside its file.
+the half-open span of the utterance inside its file. An empty text is no transcript, which `--transcribe` can write.
 
 Every other column is a label column, and its kind is read off its filled cells:
 
@@ -101,7 +101,7 @@ class FolderCorpus:
         return Utterance(
             key=key,
             media=path or None,
-            text=row.cells["text"].strip() if "text" in row.cells else None,
+            text=row.text("text") or None,
             speaker=row.text("speaker"),
             dialogue=row.text("dialogue"),
             turn=row.integer("turn") if row.text("turn") else -1,

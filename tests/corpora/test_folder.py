@@ -35,7 +35,7 @@ def test_every_column_is_read(tmp_path: Path) -> None:
     )
     assert (a.split, a.session, a.start_seconds, a.end_seconds) == ("train", "s1", 0.5, 2.0)
     assert a.labels == {"emotion": "joy", "valence": 0.25, "tags": ("loud", "near")}
-    assert (b.text, b.split, b.start_seconds, b.end_seconds) == ("", "val", None, None)
+    assert (b.text, b.split, b.start_seconds, b.end_seconds) == (None, "val", None, None)
     assert b.labels == {"emotion": None, "valence": None, "tags": ()}
     info = corpus.info()
     assert info.labels == {
