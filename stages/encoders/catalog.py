@@ -13,6 +13,7 @@ from ..protocols import Encoder
 from ..registry import find, names, suggest
 from . import hub
 from .pretrained import AudioEncoder, FaceEncoder, PretrainedEncoder, TextEncoder
+from .signal import MEASURES, SignalEncoder
 
 MODALITIES = ("text", "audio", "face")
 
@@ -23,7 +24,7 @@ class EncoderEntry:
 
     modality: str
     checkpoint: str
-    """Hub id, or the name of a demo checkpoint, which is made on first use."""
+    """Hub id; the name of a demo checkpoint, which is made on first use; or empty for a feature set without weights."""
     dim: int
     """Width of one layer."""
     license: str
@@ -49,6 +50,8 @@ class Preset:
 
 _MIT, _APACHE, _NONE = "MIT", "Apache-2.0", "not stated"
 _NC_SA, _NC = "CC BY-NC-SA 4.0: non-commercial", "CC BY-NC 4.0: non-commercial"
+_SIGNAL = {"librosa": "ISC", "opensmile": "audEERING research licence: non-commercial"}
+_EXTRA = {"librosa": "", "opensmile": "opensmile"}
 _DEMO = "untrained, random weights; for mer demo only"
 
 ENCODERS: Mapping[str, EncoderEntry] = {
@@ -90,7 +93,15 @@ ENCODERS: Mapping[str, EncoderEntry] = {
     "wavlm-base-plus": EncoderEntry("audio", "microsoft/wavlm-base-plus", 768, _NONE),
     "wavlm-large": EncoderEntry("audio", "microsoft/wavlm-large", 1024, _NONE),
     "data2vec-audio-base": EncoderEntry("audio", "facebook/data2vec-audio-base", 768, _APACHE),
+    "whisper-base": EncoderEntry("audio", "openai/whisper-base", 512, _APACHE, note="encoder; many languages"),
+    "whisper-large-v3": EncoderEntry("audio", "openai/whisper-large-v3", 1280, _APACHE, note="encoder; many languages"),
     "data2vec-audio-large": EncoderEntry("audio", "facebook/data2vec-audio-large", 1024, _APACHE),
+    **{
+        name: EncoderEntry(
+            "audio", "", measure.dim, _SIGNAL[measure.library], _EXTRA[measure.library], note="no weights"
+        )
+        for name, measure in MEASURES.items()
+    },
     "vit-fer": EncoderEntry(
         "face", "trpakov/vit-face-expression", 768, _APACHE, note="ViT-B/16 fine-tuned on FER2013's seven expressions"
     ),
@@ -100,6 +111,10 @@ ENCODERS: Mapping[str, EncoderEntry] = {
     "clip-vit-large": EncoderEntry("face", "openai/clip-vit-large-patch14", 1024, _NONE),
     "dinov2-base": EncoderEntry("face", "facebook/dinov2-base", 768, _APACHE),
     "dinov2-large": EncoderEntry("face", "facebook/dinov2-large", 1024, _APACHE),
+    "dinov3-vit-base": EncoderEntry(
+        "face", "facebook/dinov3-vitb16-pretrain-lvd1689m", 768, "DINOv3 License", note="gated: accept its terms first"
+    ),
+    "videomae-base": EncoderEntry("face", "MCG-NJU/videomae-base", 768, _NC, note="windows of 16 frames"),
     "data2vec-vision-base": EncoderEntry("face", "facebook/data2vec-vision-base", 768, _APACHE),
 }
 
@@ -157,6 +172,8 @@ def make_encoder(
     if entry is not None:
         if entry.modality != modality:
             raise MerError(f"encoder {name!r} is a {entry.modality} encoder; give it as --{entry.modality}-encoder")
+        if not entry.checkpoint:
+            return _measured(name, layers, options)
         return _pretrained(modality, entry.checkpoint, layers, precision, trust_remote_code, options)
     if Path(name).expanduser().is_dir():
         return _pretrained(modality, name, layers, precision, trust_remote_code, options)
@@ -179,6 +196,14 @@ def _pretrained(
     if unknown:
         raise MerError(f"a {modality} encoder has no option {unknown[0]!r}; it has {', '.join(sorted(own))}")
     return kind(checkpoint, layers, precision, trust, **options)
+
+
+def _measured(name: str, layers: str, options: Mapping[str, Any]) -> SignalEncoder:
+    if layers != "last":
+        raise MerError(f"encoder {name!r} has no layers to choose from; leave --layers out")
+    if options:
+        raise MerError(f"encoder {name!r} has no option {sorted(options)[0]!r}")
+    return SignalEncoder(name)
 
 
 def _plugged_in(modality: str, name: str, options: Mapping[str, Any]) -> Encoder:
