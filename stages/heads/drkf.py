@@ -154,7 +154,7 @@ class DrkfHead(Head):
         terms = self._contrast(views, fused.parts["present"].float())
         if config.mse:
             terms["mse"] = config.mse * self._reconstruction(fused)
-        if config.kl and batch.labels is not None:
+        if (config.kl or config.unimodal) and batch.labels is not None:
             terms |= self._divergence(batch, views, fused.parts["present"].float())
         if "shuffled" in fused.parts:
             terms["ed"] = config.ed * self._discrimination(fused)
@@ -204,7 +204,7 @@ class DrkfHead(Head):
 
     def _divergence(self, batch: Batch, views: dict[str, tuple[Tensor, Tensor]], present: Tensor) -> dict[str, Tensor]:
         if self.faithful:
-            return {"kl": self._released_kl(views)}
+            return {"kl": self._released_kl(views)} if self.config.kl else {}
         assert batch.labels is not None
         kind, config = self.inputs.kind, self.config
         divergence, own = [], []
@@ -216,7 +216,9 @@ class DrkfHead(Head):
                 divergence.append(losses.prediction_loss(after, batch.labels, kind, weight))
             else:
                 divergence.append(losses.output_divergence(guess, after, kind, weight))
-        terms = {"kl": config.kl * torch.stack(divergence).sum()}
+        terms: dict[str, Tensor] = {}
+        if config.kl:
+            terms["kl"] = config.kl * torch.stack(divergence).sum()
         if config.unimodal:
             terms["unimodal"] = config.unimodal * torch.stack(own).sum()
         return terms

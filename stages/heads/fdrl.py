@@ -150,7 +150,7 @@ class FdrlHead(Head):
         if config.disparity_pairs == "all":
             pairs += [(shared[i], private[i], present[i]) for i in range(self.count)]
         if not pairs:
-            return private.sum() * 0
+            return losses.weighted_mean(private, torch.zeros_like(private))
         first, second, rows = (torch.stack(side) for side in zip(*pairs, strict=True))
         labelled = (member.sum(-1, keepdim=True) > 0).float()
         groups = member if config.disparity_scope == "class" else labelled

@@ -1,0 +1,108 @@
+"""DRKF beyond the conformance suite: pair sampling, the cascade, what the two variants differ in."""
+
+import math
+
+import pytest
+import torch
+
+from mer.cache import MerError
+from mer.stages.heads.configs import DrkfConfig
+from mer.stages.heads.drkf import DrkfHead, ResidualCascade
+from mer.stages.heads.pairs import all_origins, pair_targets, sample_origins
+from mer.stages.heads.testing import make_batch, make_inputs
+
+
+def test_cascade_is_the_recursion_of_the_paper_spec() -> None:
+    torch.manual_seed(0)
+    cascade, x = ResidualCascade(32, 5), torch.randn(3, 7, 32)
+    state, out = x, torch.zeros_like(x)
+    for encode, decode in zip(cascade.encoders, cascade.decoders, strict=True):
+        state = state + out
+        out = decode(encode(state))
+    assert torch.allclose(cascade(x), cascade.transition(state + out), atol=1e-6)
+
+
+def test_sampled_partners_are_strangers_and_balanced() -> None:
+    torch.manual_seed(0)
+    labels = torch.arange(60) % 4
+    labels[-6:] = -1
+    member = (labels.unsqueeze(-1) == torch.arange(4)).float()
+    present = torch.rand(60, 3) < 0.8
+    origins = sample_origins(member, present, rounds=4)
+    assert origins.shape == (240, 3)
+    for first, second in ((0, 1), (0, 2), (1, 2)):
+        assert (origins[:, first] != origins[:, second]).all()
+    for column in (1, 2):
+        assert present[origins[:, column], column].all()
+        assert (labels[origins[:, column]] >= 0).all()
+        target, weight = pair_targets(member, present, origins, 0, column)
+        expected = present[origins[:, 0], 0] & (labels[origins[:, 0]] >= 0)
+        assert torch.equal(weight > 0, expected)
+        assert torch.equal(target[expected] > 0, (labels[origins[:, 0]] == labels[origins[:, column]])[expected])
+        assert 0.35 < target[expected].mean() < 0.65
+
+
+def test_a_batch_of_one_has_no_partner() -> None:
+    member, present = torch.ones(1, 1), torch.ones(1, 2, dtype=torch.bool)
+    _, weight = pair_targets(member, present, sample_origins(member, present, 1), 0, 1)
+    assert weight.sum() == 0
+
+
+def test_released_pairs_are_all_ordered_pairs() -> None:
+    pairs = all_origins(4, 2, 256, torch.device("cpu"))
+    assert sorted(map(tuple, pairs.tolist())) == [(i, j) for i in range(4) for j in range(4) if i != j]
+    assert all_origins(20, 2, 50, torch.device("cpu")).shape == (50, 2)
+    for one, two, three in all_origins(5, 3, 99, torch.device("cpu")).tolist():
+        assert len({one, two, three}) == 3
+
+
+def terms(variant: str, **settings: object) -> dict[str, torch.Tensor]:
+    torch.manual_seed(0)
+    inputs = make_inputs(2)
+    head = DrkfHead(inputs, DrkfConfig(dim=32, variant=variant, **settings)).train()  # type: ignore[arg-type]
+    batch = make_batch(inputs, 16, missing=False)
+    return head.auxiliary(batch, head.fuse(batch), 0.5)
+
+
+def test_terms_start_where_the_spec_says() -> None:
+    released = terms("faithful")
+    assert set(released) == {"intra", "cross", "mse", "kl", "ed"}
+    assert released["ed"].item() == pytest.approx(0.2 * math.log(2), rel=0.5)
+    assert released["cross"].item() == pytest.approx(0.2 * math.log(16), rel=0.2)
+    uniform = -(math.log(3) / 3 + 1 / 9)  # three classes, both distributions near uniform
+    assert released["kl"].item() == pytest.approx(2 * uniform, rel=0.1)
+    corrected = terms("corrected")
+    assert set(corrected) == {"intra", "cross", "mse", "kl", "unimodal", "ed"}
+    assert 0 <= corrected["kl"].item() < 0.5
+    assert corrected["unimodal"].item() == pytest.approx(2 * 0.2 * math.log(3), rel=0.3)
+
+
+def test_weights_switch_terms_off() -> None:
+    off = terms("corrected", ed=0.0, intra=0.0, cross=0.0, mse=0.0, kl=0.0, unimodal=0.0)
+    assert off == {}
+    assert set(terms("corrected", kl=0.0)) == {"intra", "cross", "mse", "unimodal", "ed"}
+    assert set(terms("corrected", unimodal=0.0, ed=0.0)) == {"intra", "cross", "mse", "kl"}
+
+
+def test_reconstruction_leaves_the_corrected_encoder_alone() -> None:
+    inputs = make_inputs(2)
+    batch = make_batch(inputs, 16, missing=False)
+    for variant, through_target in (("corrected", False), ("faithful", True)):
+        torch.manual_seed(0)
+        head = DrkfHead(inputs, DrkfConfig(dim=32, variant=variant, input_dropout=0, hide_tokens=0, hide_spans=0))
+        fused = head.fuse(batch)
+        views = head._views(fused)
+        assert set(views) == {"text", "audio"}
+        fused.parts["augmented"] = [x.detach() for x in fused.parts["augmented"]]
+        assert head._reconstruction(fused).requires_grad == through_target
+
+
+def test_wrong_settings_are_told() -> None:
+    with pytest.raises(MerError, match=r"head\.variant is 'exact'; choose one of corrected, faithful"):
+        DrkfConfig(variant="exact")
+    with pytest.raises(MerError, match=r"head\.dim is 130, which 4 attention heads do not divide"):
+        DrkfConfig(dim=130)
+    with pytest.raises(MerError, match=r"head\.dropout is 1\.5"):
+        DrkfConfig(dropout=1.5)
+    with pytest.raises(MerError, match=r"head\.audio_stride is 0; it must be at least 1"):
+        DrkfConfig(audio_stride=0)

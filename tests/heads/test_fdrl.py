@@ -1,0 +1,289 @@
+"""Acceptance tests of fdrl.md section 7.1 that go beyond the conformance suite (2, 3, 4, 5, 8, 10), and the options."""
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from mer.stages.heads.alignment import ClassDiscriminators, class_adversary, cross_modal_contrast, label_lmmd
+from mer.stages.heads.base import Batch, HeadInputs, ModalityShape
+from mer.stages.heads.configs import FdrlConfig
+from mer.stages.heads.disparity import class_cka, class_difference, class_hsic
+from mer.stages.heads.fdrl import FdrlHead
+from mer.stages.heads.layers import reverse_gradient
+from mer.stages.heads.testing import make_batch, make_inputs, total_loss
+
+
+def classes(labels: Tensor, count: int = 3) -> Tensor:
+    return torch.eye(count)[labels]
+
+
+@pytest.fixture
+def drawn() -> tuple[Tensor, Tensor, Tensor]:
+    torch.manual_seed(0)
+    return torch.randn(48, 6), torch.randn(48, 6), classes(torch.arange(48) % 3)
+
+
+# ------------------------------------------------------------------------------------------------- alignment
+
+
+def plain_mmd(first: Tensor, second: Tensor) -> float:
+    """Biased MMD with the five kernels of section 4.2, written out."""
+    both = np.concatenate([first.numpy(), second.numpy()]).astype(np.float64)
+    squared = ((both[:, None] - both[None]) ** 2).sum(-1)
+    scale = squared.sum() / (len(both) ** 2 - len(both))
+    kernel = sum(np.exp(-squared / (2.0 ** (u - 2) * scale)) for u in range(5)) / 5
+    n = len(first)
+    return float(kernel[:n, :n].mean() + kernel[n:, n:].mean() - 2 * kernel[:n, n:].mean())
+
+
+def test_lmmd_of_one_class_is_the_ordinary_mmd(drawn: tuple[Tensor, Tensor, Tensor]) -> None:
+    first, second, _ = drawn
+    ones = torch.ones(48, 1)
+    assert label_lmmd(first, second, ones, ones).item() == pytest.approx(plain_mmd(first, second), abs=1e-6)
+
+
+def test_lmmd_properties(drawn: tuple[Tensor, Tensor, Tensor]) -> None:
+    first, second, member = drawn
+    value = label_lmmd(first, second, member, member)
+    assert label_lmmd(first, first, member, member).abs() < 1e-6
+    assert torch.allclose(value, label_lmmd(second, first, member, member))
+    grown = [label_lmmd(first, second + shift, member, member).item() for shift in (0.0, 0.5, 1.0, 2.0)]
+    assert grown == sorted(grown)
+    assert grown[-1] < 2
+    order = torch.randperm(48)
+    assert torch.allclose(value, label_lmmd(first[order], second, member[order], member), atol=1e-6)
+    absent = torch.nn.functional.pad(member, (0, 2))
+    assert torch.allclose(value, label_lmmd(first, second, absent, absent))
+
+
+def test_lmmd_ignores_rows_without_the_modality(drawn: tuple[Tensor, Tensor, Tensor]) -> None:
+    first, second, member = drawn
+    here = torch.ones(48, 1)
+    here[40:] = 0
+    changed = torch.where(here > 0, second, 1e3)
+    value = label_lmmd(first, changed, member, member * here)
+    assert torch.allclose(value, label_lmmd(first, torch.zeros_like(second) + changed, member, member * here))
+    assert value < 2
+
+
+def test_gradient_reversal_turns_the_encoder_only() -> None:
+    torch.manual_seed(0)
+    discriminators = ClassDiscriminators(3, 6, 2)
+    member = classes(torch.arange(10) % 3).expand(2, -1, -1)
+    gradients = {}
+    for factor in (-1.0, 0.7):  # -1 reverses the reversal: the plain gradient
+        shared = torch.linspace(-1, 1, 120).view(2, 10, 6).requires_grad_()
+        discriminators.zero_grad()
+        class_adversary(discriminators, shared, member, factor).backward()
+        assert shared.grad is not None
+        assert discriminators.into.grad is not None
+        gradients[factor] = shared.grad, discriminators.into.grad.clone()
+    assert torch.allclose(gradients[0.7][0], -0.7 * gradients[-1.0][0], atol=1e-7)
+    assert torch.equal(gradients[0.7][1], gradients[-1.0][1])
+    x = torch.randn(3)
+    assert torch.equal(reverse_gradient(x, 0.3), x)
+
+
+def test_adversary_routes_each_row_to_its_class() -> None:
+    torch.manual_seed(0)
+    discriminators = ClassDiscriminators(3, 6, 2)
+    shared, labels = torch.randn(2, 9, 6), torch.arange(9) % 3
+    value = class_adversary(discriminators, shared, classes(labels).expand(2, -1, -1), 1.0)
+    logits = discriminators(shared.flatten(0, 1)).view(3, 2, 9, 2)
+    by_hand = torch.stack([-logits[labels[i], m, i].log_softmax(-1)[m] for m in range(2) for i in range(9)]).mean()
+    assert torch.allclose(value, by_hand)
+    with torch.no_grad():
+        discriminators.out.zero_()
+    confused = class_adversary(discriminators, shared, classes(labels).expand(2, -1, -1), 1.0)
+    assert confused.item() == pytest.approx(math.log(2), abs=1e-6)
+
+
+def test_contrast_by_hand() -> None:
+    # Two modalities, two classes, orthogonal unit vectors per class: each anchor has one positive and two strangers.
+    shared = torch.eye(2).expand(2, 2, 2)
+    member = torch.eye(2).expand(2, 2, 2)
+    expected = math.log(math.exp(1 / 0.5) + 2) - 1 / 0.5
+    assert cross_modal_contrast(shared, member, 0.5).item() == pytest.approx(expected, abs=1e-6)
+
+
+# ------------------------------------------------------------------------------------------------- disparity
+
+
+def direct_hsic(a: np.ndarray, b: np.ndarray) -> float:
+    """Debiased HSIC of section 4.3, written out."""
+    n = len(a)
+    k, el, one = a @ a.T, b @ b.T, np.ones(n)
+    np.fill_diagonal(k, 0)
+    np.fill_diagonal(el, 0)
+    whole = (one @ k @ one) * (one @ el @ one) / ((n - 1) * (n - 2))
+    return float((np.trace(k @ el) + whole - 2 / (n - 2) * (one @ k @ el @ one)) / (n * (n - 3)))
+
+
+def unit(x: Tensor) -> np.ndarray:
+    return torch.nn.functional.normalize(x.double(), dim=-1).numpy()
+
+
+def test_cka_is_the_ratio_of_class_sums() -> None:
+    torch.manual_seed(0)
+    labels = torch.tensor([0] * 10 + [1] * 7 + [2] * 3)  # the third class is below four rows and skipped
+    first, second = torch.randn(20, 5), torch.randn(20, 5)
+    first = 0.3 * first + second  # so that the relu does not cut
+
+    def pooled(a: Tensor, b: Tensor) -> float:
+        parts = [(n, direct_hsic(unit(a)[labels == k], unit(b)[labels == k])) for k, n in ((0, 10), (1, 7))]
+        return sum(n * value for n, value in parts) / 17
+
+    expected = pooled(first, second) / math.sqrt(pooled(first, first) * pooled(second, second))
+    assert class_cka(first, second, classes(labels)).item() == pytest.approx(expected, abs=1e-5)
+
+
+def test_cka_landmarks(drawn: tuple[Tensor, Tensor, Tensor]) -> None:
+    first, second, member = drawn
+    assert class_cka(first, first, member).item() == pytest.approx(1.0, abs=1e-5)
+    value = class_cka(first, second, member)
+    turn = torch.linalg.qr(torch.randn(6, 6)).Q
+    assert torch.allclose(class_cka(3.0 * first, second, member), value, atol=1e-5)
+    assert torch.allclose(class_cka(first @ turn, second, member), value, atol=1e-5)
+    draws = [direct_hsic(unit(torch.randn(16, 6)), unit(torch.randn(16, 6))) for _ in range(200)]
+    assert abs(np.mean(draws)) < 4 * np.std(draws) / math.sqrt(200)
+
+
+def test_label_information_alone_is_no_redundancy_within_classes() -> None:
+    torch.manual_seed(0)
+    labels = torch.arange(120) % 3
+    means = 3 * torch.randn(3, 8)
+    first, second = torch.randn(120, 8) + means[labels], torch.randn(120, 8) + means.roll(1, 0)[labels]
+    within = class_cka(first, second, classes(labels))
+    overall = class_cka(first, second, torch.ones(120, 1))
+    assert within < 0.2 < overall
+
+
+def test_hsic_and_difference_match_their_formulas(drawn: tuple[Tensor, Tensor, Tensor]) -> None:
+    first, second, member = drawn
+    labels = member.argmax(-1)
+    values, centred = [], []
+    for k in range(3):
+        a, b = unit(first)[labels == k], unit(second)[labels == k]
+        n = len(a)
+        middle = np.eye(n) - 1 / n
+        values.append(np.trace(middle @ a @ a.T @ middle @ b @ b.T) / (n - 1) ** 2)
+    assert class_hsic(first, second, member).item() == pytest.approx(np.mean(values), abs=1e-6)
+    for x in (first, second):
+        means = torch.stack([x[labels == k].mean(0) for k in range(3)])[labels]
+        centred.append(torch.nn.functional.normalize(x - means, dim=-1))
+    expected = (centred[0].T @ centred[1]).square().mean()
+    assert torch.allclose(class_difference(first, second, member), expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("measure", [class_cka, class_hsic, class_difference])
+def test_too_small_classes_leave_a_zero_with_a_gradient(measure: object) -> None:
+    first = torch.randn(3, 5, requires_grad=True)
+    value = measure(first, torch.randn(3, 5), torch.zeros(3, 2))  # type: ignore[operator]
+    value.backward()
+    assert value.item() == 0
+    assert first.grad is not None
+    assert torch.isfinite(first.grad).all()
+
+
+# ---------------------------------------------------------------------------------------------------- head
+
+
+@pytest.mark.parametrize("kind", ["class", "multi", "real"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"align": "adversary"},
+        {"align": "adversary", "align_scope": "global"},
+        {"align": "contrastive"},
+        {"align": "none", "disparity": "none", "predictor": "none"},
+        {"align_scope": "global", "disparity": "hsic", "disparity_scope": "global"},
+        {"disparity": "misa", "disparity_pairs": "private"},
+        {"disparity": "classify", "predictor": "shared"},
+        {"predictor": "private", "ramp": False},
+        {"split": False},
+    ],
+    ids=str,
+)
+def test_every_ablation_trains(kind: str, change: dict[str, object]) -> None:
+    torch.manual_seed(0)
+    inputs = make_inputs(kind=kind)
+    head = FdrlHead(inputs, FdrlConfig(dim=16, **change)).train()  # type: ignore[arg-type]
+    batch = make_batch(inputs, 24)
+    terms = head.auxiliary(batch, head.fuse(batch), 0.5)
+    wanted = {"predict", "align", "disparity"} - {name for name, off in _off(change).items() if off}
+    assert set(terms) == wanted
+    total_loss(head, batch).backward()  # type: ignore[no-untyped-call]
+    for name, parameter in head.named_parameters():
+        assert parameter.grad is not None, name
+        assert torch.isfinite(parameter.grad).all(), name
+
+
+def _off(change: dict[str, object]) -> dict[str, bool]:
+    whole = change.get("split") is False
+    return {
+        "predict": whole or change.get("predictor") == "none",
+        "align": whole or change.get("align") == "none",
+        "disparity": whole or change.get("disparity") == "none",
+    }
+
+
+def test_alignment_and_disparity_rise_from_zero() -> None:
+    torch.manual_seed(0)
+    inputs = make_inputs()
+    head, batch = FdrlHead(inputs, FdrlConfig(dim=16)).eval(), make_batch(inputs, 24)
+    fused = head.fuse(batch)
+    start, end = (head.auxiliary(batch, fused, progress) for progress in (0.0, torch.tensor(1.0)))
+    assert start["align"] == start["disparity"] == 0
+    assert end["align"] > 0
+    assert torch.equal(start["predict"], end["predict"])
+
+
+def test_three_modalities_contain_the_two() -> None:
+    torch.manual_seed(0)
+    two, three = (FdrlHead(make_inputs(count), FdrlConfig(dim=16)).eval() for count in (2, 3))
+    state = two.state_dict()
+    assert {name.replace("face", "audio") for name in three.state_dict()} == set(state)
+    parts = ("encoders", "pools", "project", "shared", "private")
+    three.load_state_dict({k: v for k, v in state.items() if k.startswith(parts)}, strict=False)
+    batch = make_batch(make_inputs(3))
+    small, large = two.fuse(batch).parts, three.fuse(batch).parts
+    assert torch.allclose(small["shared"], large["shared"][:2], atol=1e-6)
+    assert torch.allclose(small["private"], large["private"][:2], atol=1e-6)
+
+
+def shared_and_private_data(size: int) -> tuple[Batch, Tensor]:
+    """Two modalities, each a mixture of one common and one own factor; the label is the common factor's sign."""
+    common, labels = torch.randn(size, 2), None
+    labels = (common[:, 0] > 0).long()
+    values = {}
+    for name in ("text", "audio"):
+        mixed = torch.cat([common, torch.randn(size, 6)], 1) @ torch.randn(8, 12)
+        values[name] = mixed.unsqueeze(1)
+    yes = {name: torch.ones(size, 1, dtype=torch.bool) for name in values}
+    return Batch(values, yes, {name: mask[:, 0] for name, mask in yes.items()}, labels), common
+
+
+def test_the_shared_factor_is_found_in_the_shared_vectors() -> None:
+    torch.manual_seed(1)
+    batch, common = shared_and_private_data(192)
+    inputs = HeadInputs({name: ModalityShape(12) for name in batch.values}, "class", ("low", "high"))
+    config = FdrlConfig(dim=16, modality_dropout=0.0, dropout=0.0, fusion_dropout=0.0, disparity_weight=1.0)
+    head = FdrlHead(inputs, dataclasses.replace(config, hide_tokens=0.0, hide_spans=0.0)).train()
+    optimizer = torch.optim.AdamW(head.parameters(), 3e-3)
+    for step in range(60):
+        optimizer.zero_grad()
+        total_loss(head, batch, step / 60).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+    parts = head.eval().fuse(batch).parts
+
+    def left_over(vectors: Tensor) -> float:
+        known = torch.cat([vectors.detach(), torch.ones(len(vectors), 1)], 1)
+        guess = known @ torch.linalg.lstsq(known, common[:, :1]).solution
+        return ((guess - common[:, :1]).square().mean() / common[:, :1].var()).item()
+
+    for index in range(2):
+        assert left_over(parts["shared"][index]) < left_over(parts["private"][index])
