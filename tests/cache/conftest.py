@@ -75,22 +75,21 @@ def make_table(keys: Sequence[str]) -> UtteranceTable:
     )
 
 
-def write_set(path: Path, spec: FeatureSpec, keys: Sequence[str], per_shard: int = 4, seed: int = 0) -> SetIndex:
+def write_set(path: Path, spec: FeatureSpec, rows: Sequence[ShardRow], per_shard: int = 4) -> SetIndex:
     """Write the shards of one set and index them as the extraction does."""
     index = SetIndex(
         spec=spec,
-        fates=np.zeros(len(keys), np.uint8),
-        reasons=[""] * len(keys),
-        shard=np.full(len(keys), -1, np.int32),
-        start=np.zeros(len(keys), np.int64),
-        length=np.zeros(len(keys), np.int64),
-        checksums=np.zeros(len(keys), np.uint64),
-        sources=np.zeros((len(keys), 16), np.uint8),
-        coverage=np.zeros(len(keys), np.float32),
+        fates=np.zeros(len(rows), np.uint8),
+        reasons=[""] * len(rows),
+        shard=np.full(len(rows), -1, np.int32),
+        start=np.zeros(len(rows), np.int64),
+        length=np.zeros(len(rows), np.int64),
+        checksums=np.zeros(len(rows), np.uint64),
+        sources=np.zeros((len(rows), 16), np.uint8),
+        coverage=np.zeros(len(rows), np.float32),
     )
     folder = shard_folder(path, spec.set_name)
-    rows = make_rows(keys, spec.dim, seed)
-    for number, first in enumerate(range(0, len(keys), per_shard)):
+    for number, first in enumerate(range(0, len(rows), per_shard)):
         info = write_shard(folder, spec, rows[first : first + per_shard])
         content = read_shard_index(folder / f"{info.name}.h5")
         here = slice(first, first + per_shard)
@@ -112,11 +111,14 @@ def make_cache(tmp_path: Path) -> Callable[..., Path]:
         specs: Sequence[FeatureSpec] | None = None,
         path: Path = tmp_path / "tiny.h5",
         per_shard: int = 4,
+        rows: Sequence[Sequence[ShardRow]] | None = None,
         **corpus: object,
     ) -> Path:
         keys = [f"train/dia{i // 3}_utt{i % 3}" for i in range(13)] if keys is None else keys
         specs = [make_spec(), make_spec("text", 3, "float32", "words")] if specs is None else specs
-        sets = {spec.set_name: write_set(path, spec, keys, per_shard, seed) for seed, spec in enumerate(specs)}
+        if rows is None:
+            rows = [make_rows(keys, spec.dim, seed) for seed, spec in enumerate(specs)]
+        sets = {spec.set_name: write_set(path, spec, made, per_shard) for spec, made in zip(specs, rows, strict=True)}
         facts = {"name": "tiny", "title": "Tiny corpus", "license": "CC0-1.0", "gated": False, **corpus}
         provenance = {"mer": "0.1.0", "command": ["mer", "extract", "--corpus", "tiny", "--out", "tiny.h5"]}
         write_catalogue(path, Catalogue(dict(facts), make_table(keys), sets, provenance))
