@@ -1,0 +1,167 @@
+"""One self-contained HTML page about one or several training runs: no scripts, nothing fetched from anywhere."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mer.cache import MerError, atomic_write
+
+from .metrics import LOWER_IS_BETTER, PLAIN_NUMBERS, TITLES, show
+from .report_charts import Estimate, interval_chart
+from .report_data import Figure, RunView, read_run
+from .report_html import Content, Html, el, table
+from .report_run import run_section
+from .report_style import CSS
+
+
+def write_report(runs: Sequence[Path], out: Path) -> Path:
+    """Write the page and return its path.
+
+    Parameters
+    ----------
+    runs
+        Folders that `mer train` wrote; several are set side by side.
+    out
+        File to write; it appears whole or not at all.
+
+    Raises
+    ------
+    MerError
+        If there is no run, one is unfinished or damaged, or the file cannot be written.
+    """
+    if not runs:
+        raise MerError("no run was named; give one or more folders that mer train wrote")
+    page = build_page([read_run(path) for path in runs])
+    with atomic_write(out) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+    return out
+
+
+def build_page(views: Sequence[RunView]) -> str:
+    """Return the whole page as text."""
+    title = views[0].name if len(views) == 1 else f"{len(views)} runs"
+    body = [_header(views, title), _results(views)]
+    body += [run_section(view, alone=len(views) == 1) for view in views]
+    body.append(el("footer", f"Written by mer {version('mer')}. The page is complete in itself and loads nothing."))
+    head = [
+        el("meta", charset="utf-8"),
+        el("meta", http_equiv="Content-Security-Policy", content="default-src 'none'; style-src 'unsafe-inline'"),
+        el("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        el("title", f"{title} · mer report"),
+        el("style", Html(CSS)),
+    ]
+    return "<!doctype html>\n" + el("html", el("head", head), el("body", el("main", body)), lang="en") + "\n"
+
+
+# --- the top of the page ------------------------------------------------------------------------------------------
+
+
+def _header(views: Sequence[RunView], title: str) -> Html:
+    first = views[0]
+    corpus = first.corpus
+    said = [str(corpus.get("title") or corpus.get("name") or "unnamed corpus")]
+    said += [f"target {target}" for target in _unique(str(view.facts["target"]) for view in views)]
+    said += [f"{name} protocol" for name in _unique(view.facts["protocol"]["name"] for view in views)]
+    parts: list[Content] = [el("h1", title), el("p", " · ".join(said), class_="soft")]
+    if "synthe" in f"{corpus.get('license', '')} {corpus.get('title', '')}".lower():
+        parts.append(
+            el("p", "This corpus is synthetic. The figures show that the machinery works, nothing more.", class_="note")
+        )
+    if any(view.part == "val" for view in views):
+        parts.append(el("p", "These are validation figures: the test rows were left alone.", class_="note"))
+    if len(views) == 1:
+        parts.append(_tiles(first))
+    return el("header", parts)
+
+
+def _tiles(view: RunView) -> Html:
+    metric = view.facts["metric"]
+    figure = view.figures()[metric]
+    low, high = figure.interval.low, figure.interval.high
+    drawn = "models" if figure.over == "runs" else "test dialogues"
+    tiles = [
+        (_value(metric, figure), f"{TITLES[metric]}, {_models(view)}"),
+        (
+            f"{show(metric, low)} – {show(metric, high)}" if math.isfinite(low) else "–",
+            f"95 % interval, {drawn} resampled" if math.isfinite(low) else "no interval from a single model",
+        ),
+        (show(metric, figure.prior), "the training prior alone"),
+        (str(len(view.judged)), "test utterances" if view.part == "test" else "validation utterances"),
+    ]
+    return el("div", [el("div", el("b", big), el("span", said), class_="tile") for big, said in tiles], class_="tiles")
+
+
+def _results(views: Sequence[RunView]) -> Html:
+    each = [view.figures() for view in views]
+    metrics = _unique(name for figures in each for name in figures)
+    rows: list[list[Content]] = []
+    for view, figures in zip(views, each, strict=True):
+        label: list[Content] = [view.name, el("br"), el("small", _recipe_line(view))]
+        rows.append([label, *(_result_cell(name, figures.get(name), each) for name in metrics)])
+    if len(views) == 1:
+        priors = [show(name, each[0][name].prior) for name in metrics]
+        rows.append([el("small", "training prior alone"), *priors])
+    parts: list[Content] = [
+        el("h2", "Results"),
+        el("div", table(["run", *(TITLES[name] for name in metrics)], rows), class_="card"),
+        el(
+            "p", "Mean ± standard deviation over models, below it the 95 % interval. Shares in per cent.", class_="soft"
+        ),
+    ]
+    if any(len(view.run.members) > 1 for view in views) or len(views) > 1:
+        parts.append(el("div", _intervals(views), class_="card"))
+    return el("section", parts)
+
+
+def _result_cell(metric: str, figure: Figure | None, rivals: Sequence[Mapping[str, Figure]]) -> Content:
+    if figure is None:
+        return "–"
+    means = [figures[metric].interval.mean for figures in rivals if metric in figures]
+    best = len(rivals) > 1 and figure.interval.mean == (min if metric in LOWER_IS_BETTER else max)(means)
+    cell: list[Content] = [el("b", _value(metric, figure), class_="best" if best else None)]
+    if math.isfinite(figure.interval.low):
+        cell += [el("br"), el("small", f"{show(metric, figure.interval.low)} – {show(metric, figure.interval.high)}")]
+    return cell
+
+
+def _intervals(views: Sequence[RunView]) -> Html:
+    metric = views[0].facts["metric"]
+    scale = 1.0 if metric in PLAIN_NUMBERS else 100.0
+    rows = []
+    for view in views:
+        figure = view.figures().get(metric)
+        if figure is not None:
+            single = scale * view.grid(metric).ravel()
+            ends = scale * figure.interval.mean, scale * figure.interval.low, scale * figure.interval.high
+            rows.append(Estimate(view.name, single[np.isfinite(single)].tolist(), *ends))
+    prior = scale * views[0].figures()[metric].prior
+    said = "" if math.isnan(prior) else "; dashed: the training prior alone"
+    chart = interval_chart(rows, None if math.isnan(prior) else prior, TITLES[metric])
+    return el("figure", el("h3", f"{TITLES[metric]}: mean, interval and single models{said}"), chart)
+
+
+def _models(view: RunView) -> str:
+    seeds, folds = len(view.seeds), len(view.folds)
+    text = f"{seeds} seed{'s' if seeds > 1 else ''}"
+    return f"{text} × {folds} folds" if folds > 1 else text
+
+
+def _recipe_line(view: RunView) -> str:
+    facts = view.facts
+    context = "" if facts["context"] == "none" else f" + {facts['context']}"
+    return f"{facts['head']}{context} on {' + '.join(view.run.specs)}; {_models(view)}"
+
+
+def _value(metric: str, figure: Figure) -> str:
+    mean, std = show(metric, figure.interval.mean), figure.interval.std
+    return f"{mean} ± {show(metric, std)}" if math.isfinite(std) else mean
+
+
+def _unique(names: Any) -> list[str]:
+    return list(dict.fromkeys(names))

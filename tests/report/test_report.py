@@ -1,0 +1,152 @@
+"""The report: everything a run holds is on the page, nothing of the data becomes markup, nothing is fetched."""
+
+import re
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mer.cache import MerError
+from mer.pipeline.report import write_report
+from mer.pipeline.report_charts import Series, _ticks, confusion_table, line_chart
+from mer.pipeline.report_data import read_run
+from mer.pipeline.report_html import el, render
+from mer.pipeline.runs import Run
+
+
+class Page(HTMLParser):
+    """Tags, attributes and text of a page, read as a browser reads them."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.open: list[str] = []
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+MakeRun = Callable[..., Path]
+
+
+def test_page_holds_scores_classes_charts_errors_and_provenance(make_run: MakeRun, tmp_path: Path) -> None:
+    path = make_run()
+    page = Page(write_report([path], tmp_path / "report.html"))
+    run = Run.open(path)
+    assert f"{100 * run.facts['metrics']['wf1']['mean']:.1f}" in page.text
+    for words in ("UAR", "Confusion", "joy <b>&", "validation weighted F1", "training loss", "Map", "made-text"):
+        assert words in page.text
+    assert run.specs["audio"].fingerprint in page.text
+    assert run.facts["versions"]["torch"] in page.text
+    assert sum(tag == "svg" for tag, _ in page.tags) == 4  # intervals, two curves, map
+    test_rows = (run.predictions(run.members[0]["name"]).split == "test").sum()
+    assert sum(attrs.get("class") == "point" for _, attrs in page.tags) == test_rows
+
+
+def test_most_confident_error_comes_first_and_is_one(make_run: MakeRun) -> None:
+    view = read_run(make_run())
+    worst = view.worst(100)
+    confidence = [one.output.max() for one in worst]
+    assert confidence == sorted(confidence, reverse=True)
+    wrong = {one.key for one in view.judged if one.output.argmax() != one.label}
+    assert {one.key for one in worst} == wrong
+    assert wrong
+
+
+def test_confusion_counts_every_test_row_of_every_model(make_run: MakeRun) -> None:
+    view = read_run(make_run())
+    counts = view.confusion()
+    assert counts.sum() == 24 * 2
+    assert counts.sum(1).tolist() == [16, 16, 16]
+
+
+def test_data_never_becomes_markup(make_run: MakeRun, tmp_path: Path) -> None:
+    path = write_report([make_run()], tmp_path / "report.html")
+    page = Page(path)
+    names = {tag for tag, _ in page.tags}
+    assert names.isdisjoint({"script", "img", "b<", "corpus", "i>", "iframe", "link", "object"})
+    assert not [name for _, attrs in page.tags for name in attrs if name.startswith("on")]
+    assert '<script>alert("x")</script>' in page.text  # shown as the text it is
+    assert 'Made "up" <corpus>' in page.text
+
+
+def test_page_asks_for_nothing_outside_itself(make_run: MakeRun, tmp_path: Path) -> None:
+    source = write_report([make_run()], tmp_path / "report.html").read_text()
+    page = Page(tmp_path / "report.html")
+    assert not [attrs for _, attrs in page.tags if {"src", "href", "action"} & attrs.keys()]
+    assert "url(" not in source
+    assert "@import" not in source
+    policy = next(attrs["content"] for tag, attrs in page.tags if attrs.get("http-equiv"))
+    assert policy is not None
+    assert policy.startswith("default-src 'none'")
+
+
+def test_several_runs_stand_side_by_side(make_run: MakeRun, tmp_path: Path) -> None:
+    runs = [make_run(), make_run("text-only", modalities=("text",))]
+    page = Page(write_report(runs, tmp_path / "report.html"))
+    assert "2 runs" in page.text
+    assert "text-only" in page.text
+    assert any(attrs.get("class") == "best" for _, attrs in page.tags)
+
+
+@pytest.mark.parametrize(("target", "words"), [("valence", "Prediction against truth"), ("tags", "mAP")])
+def test_numbers_and_sets_of_classes_have_their_own_page(
+    make_run: MakeRun, tmp_path: Path, target: str, words: str
+) -> None:
+    page = Page(write_report([make_run(target, target=target)], tmp_path / "report.html"))
+    assert words in page.text
+    assert "nan" not in page.text.lower().split()
+
+
+def test_a_run_whose_test_rows_were_left_alone_says_so(make_run: MakeRun, tmp_path: Path) -> None:
+    page = Page(write_report([make_run("untested", score_test=False)], tmp_path / "report.html"))
+    assert "These are validation figures" in page.text
+
+
+def test_without_the_feature_file_the_page_lacks_only_transcripts(
+    make_run: MakeRun, features: Path, tmp_path: Path
+) -> None:
+    path = make_run()
+    aside = features.with_suffix(".aside")
+    features.rename(aside)
+    try:
+        page = Page(write_report([path], tmp_path / "report.html"))
+    finally:
+        aside.rename(features)
+    assert "Transcripts are not shown" in page.text
+    assert "number 7" not in page.text
+
+
+def test_what_is_no_finished_run_is_told_in_one_line(make_run: MakeRun, tmp_path: Path) -> None:
+    with pytest.raises(MerError, match="is no run"):
+        write_report([tmp_path], tmp_path / "report.html")
+    with pytest.raises(MerError, match="no run was named"):
+        write_report([], tmp_path / "report.html")
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_text_is_escaped_and_elements_are_not() -> None:
+    assert render(["a<b", el("i", "x&y", title='"')]) == 'a&lt;b<i title="&quot;">x&amp;y</i>'
+
+
+def test_ticks_are_round_and_inside() -> None:
+    assert _ticks(0.0, 1.0) == pytest.approx([0, 0.2, 0.4, 0.6, 0.8, 1.0])
+    assert _ticks(-13, 87) == pytest.approx([0, 20, 40, 60, 80])
+
+
+def test_a_line_breaks_where_a_value_is_missing_and_survives_constants() -> None:
+    chart = line_chart([Series([1, 2, 3, 4], [1.0, 1.0, float("nan"), 1.0])], "epoch", "loss")
+    assert chart.count("<polyline") == 2
+    assert "nan" not in chart
+
+
+def test_confusion_shades_by_share_of_the_row() -> None:
+    shades = re.findall(r"--v:([\d.]+)", confusion_table(np.array([[3, 1], [0, 0]]), ["a", "b"]))
+    assert [float(shade) for shade in shades] == [0.75, 0.25, 0.0, 0.0]
