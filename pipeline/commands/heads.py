@@ -1,0 +1,66 @@
+"""`mer heads`: what can be trained, what of it is published, and its settings."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+
+def heads(
+    name: Annotated[str | None, typer.Argument(help="A head's name or module:Class; without, all are listed.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """List the heads that can be trained; with a name, say what of it is published and show its settings."""
+    import json
+
+    from mer.stages.heads.catalog import known
+
+    if as_json:
+        chosen = known() if name is None else [name]
+        typer.echo(json.dumps([_facts(each) for each in chosen], indent=2, ensure_ascii=False))
+    elif name is None:
+        _print_list(known())
+    else:
+        _print_one(_facts(name))
+
+
+def _facts(name: str) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    from mer.stages.heads.catalog import CATALOG, config_of, settings
+    from mer.stages.registry import names
+
+    entry = CATALOG.get(name)
+    return {
+        "name": name,
+        "path": names("head").get(name, name),
+        "what": entry.what if entry else "",
+        "published": entry.published if entry else "",
+        "ours": entry.ours if entry else "",
+        "settings": [asdict(setting) for setting in settings(config_of(name))],
+    }
+
+
+def _print_list(found: list[str]) -> None:
+    from mer.pipeline.console import results, table
+    from mer.stages.heads.catalog import CATALOG
+    from mer.stages.registry import names
+
+    rows = table("", "name", "what it is")
+    for name in found:
+        rows.add_row(name, CATALOG[name].what if name in CATALOG else f"plug-in {names('head')[name]}")
+    results.print(rows)
+    results.print("What is published, what is ours, and the settings: mer heads NAME", soft_wrap=True)
+
+
+def _print_one(facts: dict[str, Any]) -> None:
+    from mer.pipeline.console import results, table
+
+    for label in ("what", "published", "ours"):
+        if facts[label]:
+            results.print(f"[bold]{label}:[/bold] {facts[label]}")
+    rows = table("settings (--set head.NAME=VALUE)", "name", "default", "meaning")
+    for setting in facts["settings"]:
+        rows.add_row(setting["name"], str(setting["default"]), setting["meaning"])
+    results.print(rows)
