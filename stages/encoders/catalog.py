@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -30,8 +31,12 @@ class EncoderEntry:
     license: str
     """Terms of the weights as their publisher states them."""
     extra: str = ""
-    """Extra of this package that it needs, such as `opensmile`."""
+    """Extra of this package that it needs, named as the module it brings, such as `opensmile`."""
     note: str = ""
+
+    def installed(self) -> bool:
+        """Tell whether what the encoder's extra brings is installed."""
+        return not self.extra or importlib.util.find_spec(self.extra) is not None
 
 
 @dataclass(frozen=True)

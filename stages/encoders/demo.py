@@ -28,7 +28,7 @@ Shapes: TypeAlias = Iterator[tuple[str, tuple[int, ...]]]
 
 DEMO_NAMES = ("demo-text", "demo-audio", "demo-face")
 
-VERSION = "2"
+VERSION = "3"
 """Raised when a change below changes a byte of what is written."""
 
 WIDTH = 64
@@ -172,13 +172,11 @@ def build_demo_checkpoints(folder: Path) -> dict[str, Path]:
 
 
 def _write_whole(target: Path, files: Mapping[str, str], weights: dict[str, npt.NDArray[np.float32]]) -> None:
-    from safetensors.numpy import save_file
-
     part = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     try:
         for name, content in {**files, "README.md": f"# {target.name}\n\n{LABEL}\n"}.items():
             (part / name).write_text(content, encoding="utf-8")
-        save_file(weights, part / "model.safetensors", metadata={"format": "pt"})
+        (part / "model.safetensors").write_bytes(_as_safetensors(weights))
         try:
             os.replace(part, target)
         except OSError:  # another process was faster: what it wrote is the same
@@ -186,6 +184,19 @@ def _write_whole(target: Path, files: Mapping[str, str], weights: dict[str, npt.
                 raise
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def _as_safetensors(weights: Mapping[str, npt.NDArray[np.float32]]) -> bytes:
+    """Bytes of a safetensors file; written here because the library's order of tensors may change with its version."""
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for name, array in sorted(weights.items()):
+        header[name] = {"dtype": "F32", "shape": list(array.shape), "data_offsets": [end, end + array.nbytes]}
+        end += array.nbytes
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    body = b"".join(array.astype("<f4").tobytes() for _, array in sorted(weights.items()))
+    return len(text).to_bytes(8, "little") + text + body
 
 
 def _pretty(content: Mapping[str, Any]) -> str:

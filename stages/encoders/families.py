@@ -73,7 +73,7 @@ def family_of(config: Mapping[str, Any], modality: str, checkpoint: str) -> Fami
         )
     if family.modality != modality:
         raise MerError(
-            f"checkpoint {checkpoint} is a {family.modality} model ({model_type}), not a {modality} encoder; "
+            f"checkpoint {checkpoint} is a {family.modality} model ({model_type}) and cannot encode {modality}; "
             f"give it as --{family.modality}-encoder"
         )
     return family
