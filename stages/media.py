@@ -35,8 +35,9 @@ FORMATS = (
     "mov,mp4,m4a,3gp,3g2,mj2,avi,matroska,webm,mpeg,mpegts,mpegvideo,wav,w64,flac,mp3,ogg,aac,ac3,aiff,au,caf,amr,"
     "asf,flv,m4v,h264,hevc,dv,mxf,nut,ivf,gif,rm,wv,ape,sph"
 )
-# Containers whose index makes seeking land on the right sample; the others are decoded from the start.
-SEEKABLE = {"mov", "matroska", "wav", "w64"}
+# Containers in which seeking lands on the right sample or frame; the others are read from the start. Matroska's
+# timestamps are whole milliseconds, which is exact enough for a frame and not for a sample.
+SEEKABLE = {"audio": {"mov", "wav", "w64", "flac"}, "video": {"mov", "matroska", "avi"}}
 SEEK_PREROLL_SECONDS = 1.0
 SEEK_WORTH_SECONDS = 4.0
 PROBE_PACKETS = 3000
@@ -235,13 +236,16 @@ def _aspect(stream: Any) -> float:
 
 
 def _origin(container: Any) -> float:
-    """Time zero of a clip: where the earlier of its best sound and picture starts, whichever of them is wanted."""
+    """Time zero of a clip: where the earlier of its best sound and picture starts, whichever of them is wanted.
+
+    Times before zero hold what a sound decoder needs to warm up (Opus in Matroska) and are never played.
+    """
     starts = []
     for kind in ("audio", "video"):
         stream = container.streams.best(kind)
         if stream is not None and stream.start_time is not None and not _is_cover(stream):
             starts.append(float(stream.start_time * stream.time_base))
-    return min(starts, default=0.0)
+    return max(min(starts, default=0.0), 0.0)
 
 
 def _header_seconds(container: Any) -> float:
@@ -260,7 +264,8 @@ def _seek(clip: _Clip, start_seconds: float) -> None:
     """
     import av
 
-    if not SEEKABLE & set(clip.container.format.name.split(",")):
+    names = set(clip.container.format.name.split(","))
+    if not all(names & SEEKABLE[kind] for kind in clip.streams):
         return
     target = round((start_seconds - SEEK_PREROLL_SECONDS + clip.origin_seconds) * 1_000_000)
     try:
@@ -366,10 +371,8 @@ class _Reading:
     def _note_oddities(self, clip: _Clip, request: MediaRequest, seconds: float) -> None:
         for kind, count in self.damaged.items():
             self.notes.append(f"{count} damaged {'sound' if kind == 'audio' else 'picture'} packets were left out")
-        if self.picture is not None and self.picture.clock.guessed:
-            self.notes.append(
-                f"{self.picture.clock.guessed} of {self.picture.decoded} picture times were missing or impossible"
-            )
+        if self.picture is not None and self.picture.clock.impossible:
+            self.notes.append(f"{self.picture.clock.impossible} of {self.picture.decoded} picture times are impossible")
         promised = min(clip.header_seconds, request.end) - request.start
         if request.stop < min(clip.header_seconds + clip.origin_seconds, request.end):
             self.notes.append(f"cut to the first {seconds:.2f} of {promised:.2f} s")

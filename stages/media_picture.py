@@ -33,7 +33,7 @@ class FrameClock:
     """Times of frames from their timestamps, counted on at the average rate where those are missing or impossible."""
 
     def __init__(self, origin_seconds: float, rate: float, longest_gap: float) -> None:
-        self.guessed = 0
+        self.impossible = 0
         self._origin = origin_seconds
         self._step = 1.0 / rate
         self._longest_gap = longest_gap
@@ -45,11 +45,12 @@ class FrameClock:
         time = None if stamp is None else float(stamp * frame.time_base) - self._origin
         if self._last is None:
             self._last = time if time is not None else 0.0
-        elif time is None or not self._last < time <= self._last + self._longest_gap:
-            self.guessed += 1
-            self._last += self._step
-        else:
+        elif time is not None and self._last < time <= self._last + self._longest_gap:
             self._last = time
+        else:
+            # MPEG program streams leave out times as a matter of course; one that goes back or leaps is damage.
+            self.impossible += time is not None
+            self._last += self._step
         return self._last
 
 

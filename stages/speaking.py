@@ -7,9 +7,11 @@ Two measurements per track, both on patches around the mouth that are kept level
 * how much of the sound's spectrum a ridge regression on the shape and motion of the mouth explains in stretches of the
   clip it was not fitted on (a cross-validated R²), which also tells apart people who both move their mouths.
 
-The evidence is the first plus half the second, our own recipe and not a published one. Its form and its two thresholds
-were chosen on 11 real talkers: over 121 pairs of a talker and another talker (or a silent face), cut to equal length,
-the right one scores higher in 114; where the thresholds hold (82 % of pairs) it is right in 95 %.
+The evidence is the first plus half the second where that is positive: our own recipe, not a published one. Its form
+and its two thresholds were chosen on 11 real talkers of 3 to 8 s, so the figures are not of unseen data. Side by side in
+one picture with the sound of one of them: of 110 ordered pairs of talkers the right one was taken in 74, the wrong one
+in 8 (7 of them between GRID speakers, who all read one sentence pattern at one pace), neither in 28; of 22 talkers
+beside a face that does not speak the right one was taken in 15, the wrong one in none.
 """
 
 from __future__ import annotations
@@ -27,8 +29,8 @@ from .protocols import SAMPLE_RATE_HZ, Waveform
 Series = npt.NDArray[np.float64]
 
 ALGORITHM = 1
-ENOUGH_EVIDENCE = 0.2
-CLEAR_LEAD = 0.1
+ENOUGH_EVIDENCE = 0.25
+CLEAR_LEAD = 0.15
 FEWEST_MOMENTS = 12
 SHORTEST_SECONDS = 1.0
 SILENT_RMS = 1e-4
@@ -75,7 +77,7 @@ def speaking_evidence(mouth: MouthTrack, waveform: Waveform, duration_seconds: f
     sound = np.log(_bands(waveform, times) + floor)
     explained = _explained(_shapes(patches, motion), _components(_smooth(sound, width), SOUND_SHAPES), width)
     seen = float(np.minimum(steps, 2 * step).sum()) / max(duration_seconds, step)
-    return float((together + 0.5 * max(explained, -1.0)) * min(1.0, 2 * seen))
+    return float((together + 0.5 * max(explained, 0.0)) * min(1.0, 2 * seen))
 
 
 def clear_winner(evidence: Sequence[float | None]) -> int | None:

@@ -69,7 +69,7 @@ class Track:
         self.times.append(time_seconds)
         self.faces.append(face)
         self.last_look = look
-        self.look = look if self.look is None else _unit(LOOK_MEMORY * self.look + (1 - LOOK_MEMORY) * look)
+        self.look = look if self.look is None else _blend(self.look, look)
 
     def likeness(self, look: Look) -> float:
         """Likeness of a face to this track in [-1, 1]."""
@@ -103,7 +103,7 @@ class Linker:
         `thumbnail` is a small grey picture of the whole frame, any fixed shape; a sudden change of it is a cut, across
         which a track goes on only where the face looks the same.
         """
-        grey = thumbnail.astype(np.float32) / 255
+        grey = thumbnail.astype(np.float32) / np.float32(255)
         if self._thumbnail is not None and float(np.abs(grey - self._thumbnail).mean()) > CUT_CHANGE:
             self._cut_at = time_seconds
         self._thumbnail = grey
@@ -177,5 +177,7 @@ def _apart(one: npt.NDArray[np.float32], other: npt.NDArray[np.float32]) -> tupl
     return distance, abs(math.log(float(one[2] / other[2])))
 
 
-def _unit(look: Look) -> Look:
-    return (look / max(float(np.linalg.norm(look)), 1e-6)).astype(np.float32)
+def _blend(mean: Look, look: Look) -> Look:
+    blend = LOOK_MEMORY * mean + (1 - LOOK_MEMORY) * look
+    unit: Look = (blend / max(float(np.linalg.norm(blend)), 1e-6)).astype(np.float32)
+    return unit
