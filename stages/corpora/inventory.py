@@ -304,7 +304,7 @@ def _duplicates(
         groups["file", digest] += same
     found: dict[frozenset[str], Finding] = {}
     for mark, same in groups.items():
-        if len({utterance.media for utterance in same}) < 2:
+        if len({utterance.sound_media or utterance.media for utterance in same}) < 2:
             continue
         parts = {utterance.split or utterance.session or utterance.speaker for utterance in same}
         keys = [utterance.key for utterance in same]
