@@ -1,4 +1,4 @@
-"""Face crops kept on disk, so that another face encoder needs no decoding. Lossless; nothing in a file is executable."""
+"""Face crops kept on disk, so that another face encoder needs no decoding. Lossless, and no pickle in the file."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def save_crops(path: Path, faces: FaceCrops) -> None:
         cv2.imencode(".png", crop[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, PNG_EFFORT])[1] for crop in faces.crops
     ]
     note = json.dumps(dict(faces.note), allow_nan=False).encode()
-    arrays = {
+    arrays: dict[str, Any] = {
         "png": np.concatenate(pictures) if pictures else np.zeros(0, np.uint8),
         "ends": np.cumsum([len(picture) for picture in pictures], dtype=np.int64),
         "size": np.asarray(faces.crops.shape[1:], np.int64),

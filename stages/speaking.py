@@ -9,8 +9,8 @@ Two measurements per track, both on patches around the mouth that are kept level
 
 The evidence is the first plus half the second where that is positive: our own recipe, not a published one. Its form
 and its two thresholds were chosen on 11 real talkers of 3 to 8 s, so the figures are not of unseen data. Side by side
-in one picture with the sound of one of them: of 110 ordered pairs of talkers the right one was taken in 74, the wrong one
-in 8 (7 of them between GRID speakers, who all read one sentence pattern at one pace), neither in 28; of 22 talkers
+in one picture with the sound of one of them: of 110 ordered pairs of talkers the right one was taken in 74, the wrong
+one in 8 (7 of them between GRID speakers, who all read one sentence pattern at one pace), neither in 28; of 22 talkers
 beside a face that does not speak the right one was taken in 15, the wrong one in none.
 """
 
