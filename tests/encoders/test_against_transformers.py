@@ -66,6 +66,22 @@ def test_audio_equals_the_library(tiny: Any, family: str, layers: str) -> None:
     np.testing.assert_allclose(found.times, 0.0125 + 0.02 * np.arange(len(expected)), atol=1e-6)
 
 
+@pytest.mark.parametrize(("family", "least"), [("wav2vec2-group", 0.05), ("data2vec-audio", 1e-3)])
+def test_the_library_alone_lets_padding_in(tiny: Any, family: str, least: float) -> None:
+    """Why this is not left to the library: its padded batches differ from its singles, masked or not."""
+    encoder = tiny("audio", family)
+    model = stock(encoder)
+    short, long = (torch.from_numpy(np.asarray(make_waveforms()[number])) for number in (3, 5))
+    padded = torch.zeros(2, len(long))
+    padded[0, : len(short)], padded[1] = short, long
+    mask = torch.zeros(2, len(long), dtype=torch.long)
+    mask[0, : len(short)] = mask[1] = 1
+    with torch.no_grad():
+        single = model(short[None]).last_hidden_state[0]
+        batched = model(padded, attention_mask=mask).last_hidden_state[0, : len(single)]
+    assert (single - batched).abs().max() > least
+
+
 def test_whisper_convolutions_equal_the_library_and_long_clips_its_output(tiny: Any) -> None:
     from transformers import WhisperFeatureExtractor
 
