@@ -15,6 +15,7 @@ import numpy.typing as npt
 from .atomic import atomic_write
 from .errors import FormatError
 from .hdf import (
+    any_attribute,
     create,
     describe,
     get_array,
@@ -29,6 +30,7 @@ from .hdf import (
     names_attribute,
     open_sealed,
     put_array,
+    put_attributes,
     put_keys,
     put_strings,
     text_attribute,
@@ -147,12 +149,9 @@ def put_catalogue(file: h5py.File, catalogue: Catalogue) -> None:
         provenance=json_text(catalogue.provenance) or "{}",
     )
     if catalogue.datasheet:
-        file.attrs["datasheet"] = json_text(catalogue.datasheet)
-        for name in TERMS:
-            if catalogue.datasheet.get(name):
-                file.attrs[name] = str(catalogue.datasheet[name])
-    for name in sorted(set(catalogue.extra) - KNOWN_ATTRIBUTES):
-        file.attrs[name] = catalogue.extra[name]
+        terms = {name: str(catalogue.datasheet[name]) for name in TERMS if catalogue.datasheet.get(name)}
+        put_attributes(file, {"datasheet": json_text(catalogue.datasheet), **terms})
+    put_attributes(file, {name: catalogue.extra[name] for name in sorted(set(catalogue.extra) - KNOWN_ATTRIBUTES)})
     put_table(file, catalogue.utterances)
     sets = file.create_group("sets")
     describe(sets, "mer-feature-sets", order=canonical_json(list(catalogue.sets)))
@@ -206,7 +205,7 @@ def open_catalogue(location: Path | str) -> tuple[Catalogue, Seal]:
             sets={name: _get_set(sets, name, table, form == "packed") for name in names_attribute(sets, "order")},
             provenance=json_attribute(file, "provenance"),
             datasheet=json_attribute(file, "datasheet"),
-            extra={name: file.attrs[name] for name in sorted(set(file.attrs) - KNOWN_ATTRIBUTES)},
+            extra={name: any_attribute(file, name) for name in sorted(set(file.attrs) - KNOWN_ATTRIBUTES)},
             packed=form == "packed",
         )
         check_catalogue(catalogue)

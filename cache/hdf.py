@@ -67,19 +67,29 @@ def create(path: Path, block: int) -> h5py.File:
     )
 
 
-def describe(group: h5py.Group, encoding: str, /, **attributes: str | int | float) -> None:
+def describe(group: h5py.Group, encoding: str, /, **attributes: str) -> None:
     """Write the encoding attributes of a group, and others."""
-    group.attrs["encoding-type"] = encoding
-    group.attrs["encoding-version"] = FORMAT_VERSION
+    put_attributes(group, {"encoding-type": encoding, "encoding-version": FORMAT_VERSION, **attributes})
+
+
+def put_attributes(holder: h5py.Group | h5py.Dataset, attributes: Mapping[str, Any]) -> None:
+    """Write attributes; text as UTF-8 of fixed length.
+
+    Text of variable length lives in a heap that the HDF5 library may walk without end when it is damaged.
+    """
     for name, value in attributes.items():
-        group.attrs[name.replace("_", "-")] = value
+        if isinstance(value, str):
+            encoded = value.encode() or b"\0"
+            holder.attrs.create(name, np.array(encoded, h5py.string_dtype("utf-8", len(encoded))))
+        else:
+            holder.attrs[name] = value
 
 
 def put_array(group: h5py.Group, name: str, values: npt.NDArray[Any], units: str = "") -> h5py.Dataset:
     """Write a contiguous little-endian array."""
     dataset = group.create_dataset(name, data=np.ascontiguousarray(values, values.dtype.newbyteorder("<")))
     if units:
-        dataset.attrs["units"] = units
+        put_attributes(dataset, {"units": units})
     return dataset
 
 
@@ -217,8 +227,9 @@ def check_structure(file: h5py.File, seal: Seal, location: str) -> None:
 def _check_attributes(holder: h5py.Group | h5py.Dataset, path: str) -> None:
     for index in range(h5py.h5a.get_num_attrs(holder.id)):
         attribute = h5py.h5a.open(holder.id, index=index)
-        kind = attribute.get_type().get_class()
-        if kind not in (h5py.h5t.INTEGER, h5py.h5t.FLOAT, h5py.h5t.STRING, h5py.h5t.ENUM):
+        kind = attribute.get_type()
+        allowed = kind.get_class() in (h5py.h5t.INTEGER, h5py.h5t.FLOAT, h5py.h5t.STRING)
+        if not allowed or (kind.get_class() == h5py.h5t.STRING and kind.is_variable_str()):
             raise FormatError(f"attribute {attribute.name!a} of {path!a} has a type the format does not allow")
 
 
@@ -267,6 +278,12 @@ def _check_chunks(dataset: h5py.Dataset, creation: Any, path: str, seal: Seal, c
 # --------------------------------------------------------------------------------------------------- reading
 
 
+def any_attribute(holder: h5py.Group | h5py.Dataset, name: str) -> Any:
+    """Read an attribute; text as str."""
+    value = holder.attrs[name]
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+
+
 def text_attribute(holder: h5py.Group | h5py.Dataset, name: str, default: str | None = None) -> str:
     """Read a string attribute.
 
@@ -279,9 +296,7 @@ def text_attribute(holder: h5py.Group | h5py.Dataset, name: str, default: str | 
         if default is None:
             raise FormatError(f"{holder.name}: attribute {name!r} is missing")
         return default
-    value = holder.attrs[name]
-    if isinstance(value, bytes):
-        value = value.decode("utf-8", "replace")
+    value = any_attribute(holder, name)
     if not isinstance(value, str):
         raise FormatError(f"{holder.name}: attribute {name!r} is not a string")
     return value

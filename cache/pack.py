@@ -19,7 +19,7 @@ import numpy.typing as npt
 from .atomic import atomic_write
 from .catalogue import Catalogue, SetIndex, put_catalogue, shard_folder, write_catalogue
 from .errors import MerError
-from .hdf import MOST_TIMES_SMALLER, create, extent, link_name, put_array, put_strings
+from .hdf import MOST_TIMES_SMALLER, create, extent, link_name, put_array, put_attributes, put_strings
 from .seal import Extent, block_size, write_seal
 from .shard import ARRAYS, SOURCE_BYTES, Fate, ShardInfo, ShardRows, checksum, put_header, shard_name
 from .spec import FeatureSpec
@@ -439,7 +439,7 @@ def _write_part(
 def _allocate(group: h5py.Group, spec: FeatureSpec, steps: int, compression: str) -> None:
     """Create the three arrays of a set, empty."""
     group.create_dataset("valid", (steps,), np.uint8)
-    group.create_dataset("times", (steps,), "<f4").attrs["units"] = "s"
+    put_attributes(group.create_dataset("times", (steps,), "<f4"), {"units": "s"})
     dtype = np.dtype(spec.dtype).newbyteorder("<")
     if compression == "none" or not steps:
         group.create_dataset("values", (steps, spec.dim), dtype)

@@ -102,6 +102,12 @@ def write_set(path: Path, spec: FeatureSpec, rows: Sequence[ShardRow], per_shard
     return index
 
 
+@pytest.fixture(autouse=True)
+def no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests need no durability; waiting for the disk is most of their time."""
+    monkeypatch.setattr("os.fsync", lambda handle: None)
+
+
 @pytest.fixture
 def make_cache(tmp_path: Path) -> Callable[..., Path]:
     """Return a function that writes a sharded cache and gives its path."""

@@ -119,3 +119,66 @@ def test_a_wrong_file_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert (code, out) == (1, "")
     assert err.count("\n") == 1
     assert "is not a feature file of mer" in err
+
+
+def test_pack_writes_the_terms_and_info_shows_them(
+    make_cache: Cache, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out.h5"
+    terms = (
+        "--license",
+        "LicenseRef-lab",
+        "--terms",
+        "for research",
+        "--contact",
+        "us@lab.org",
+        "--gap",
+        "no children",
+    )
+    code, told, noted = run(capsys, "pack", make_cache(), "-o", out, *terms, "--split", "train", "--max-bytes", "1.5MB")
+    assert code == 0
+    assert f"pack: {out} (" in told
+    assert "in 2 parts under" in told
+    assert "noted: only the splits train" in noted
+    assert "the pack names no citation; add one with --citation" in noted
+    shown = run(capsys, "info", out)[1]
+    for words in ("LicenseRef-lab", "for research", "us@lab.org", "no children", "only the splits train"):
+        assert words in shown
+    assert run(capsys, "verify", out)[0] == 0
+
+
+@pytest.mark.parametrize("size", ["two", "-1", "3 parsecs", "1e9"])
+def test_sizes_that_are_none_are_told(
+    make_cache: Cache, tmp_path: Path, capsys: pytest.CaptureFixture[str], size: str
+) -> None:
+    options = ("-o", tmp_path / "out.h5", "--license", "MIT", f"--max-bytes={size}")
+    code, _, err = run(capsys, "pack", make_cache(), *options)
+    assert code == 1
+    assert "is not understood; write it as 2GB or 500MB" in err
+
+
+def test_a_pack_needs_a_licence(make_cache: Cache, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = run(capsys, "pack", make_cache(), "-o", tmp_path / "out.h5")
+    assert code == 2
+    assert "--license" in err
+
+
+def test_diff_prints_differences_and_can_signal_them(
+    make_cache: Cache, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, out = make_cache(), tmp_path / "out.h5"
+    run(capsys, "pack", source, "-o", out, "--license", "MIT", "--split", "train")
+    code, told, _ = run(capsys, "diff", source, out)
+    assert code == 0
+    assert "  license: (none) -> MIT" in told
+    assert (
+        "  only first: 8 (train/dia0_utt1, train/dia0_utt2, train/dia1_utt1, train/dia1_utt2, train/dia2_utt1, …)"
+        in told
+    )
+    assert run(capsys, "diff", source, out, "--exit-code")[0] == 1
+    assert run(capsys, "diff", source, source, "--exit-code") == (
+        0,
+        "no difference in specs, utterances, labels or features\n",
+        "",
+    )
+    assert json.loads(run(capsys, "diff", source, out, "--json")[1])["utterances"]["only_first"]["count"] == 8

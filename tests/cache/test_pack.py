@@ -70,8 +70,8 @@ def test_plain_h5py_reads_a_pack(make_cache: Cache, tmp_path: Path) -> None:
     pack(source, tmp_path / "pack.h5", PackOptions("CC-BY-4.0", contact="us@lab.org"))
     expected = FeatureStore.open(source)
     with h5py.File(tmp_path / "pack.h5") as file:
-        assert file.attrs["license"] == "CC-BY-4.0"
-        assert file.attrs["contact"] == "us@lab.org"
+        assert file.attrs["license"].decode() == "CC-BY-4.0"
+        assert file.attrs["contact"].decode() == "us@lab.org"
         for name in expected.sets:
             group = file["sets"][name]
             row = file["utterances/keys"].asstr()[:].tolist().index("train/dia1_utt1")

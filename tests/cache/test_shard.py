@@ -47,8 +47,8 @@ def test_plain_h5py_reads_an_utterance(tmp_path: Path) -> None:
         assert file["times"][:].tolist() == pytest.approx([0, 0.02, 0])
         assert file["keys"].asstr()[:].tolist() == ["a", "b", "ü/c"]
         assert file["fates"][:].tolist() == [1, 2, 1]
-        assert file.attrs["fingerprint"] == SPEC.fingerprint
-        assert file.attrs["encoding-type"] == "mer-feature-shard"
+        assert file.attrs["fingerprint"].decode() == SPEC.fingerprint
+        assert file.attrs["encoding-type"].decode() == "mer-feature-shard"
 
 
 def test_the_index_has_everything_but_the_values(tmp_path: Path) -> None:
