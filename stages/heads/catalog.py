@@ -46,7 +46,8 @@ CATALOG: dict[str, HeadEntry] = {
         "from the released training script of arXiv 2508.01644 (its text was not available).",
         "Trainable adapters in place of fine-tuned encoders; the sizes; everything about a third modality; in the "
         "corrected variant masks, learned CLS and SEP, modality embeddings, projected augmented views, two-way "
-        "InfoNCE, sampled pairs, a true KL and supervised unimodal classifiers. `variant=faithful` takes the last group back.",
+        "InfoNCE, sampled pairs, a true KL and supervised unimodal classifiers. "
+        "`variant=faithful` takes the last group back.",
     ),
     "fdrl": HeadEntry(
         configs.FdrlConfig,

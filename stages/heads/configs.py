@@ -49,7 +49,7 @@ class SequenceConfig:
     dropout: float = 0.1
     """Dropout inside the head."""
     input_dropout: float = 0.1
-    """Dropout on the cached features."""
+    """Share of the cached features dropped in training, at all steps of an utterance alike."""
     noise: float = 0.0
     """Standard deviation of Gaussian noise on the normalised features in training."""
     hide_tokens: float = 0.05

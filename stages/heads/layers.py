@@ -24,26 +24,38 @@ def split_last(x: Tensor, *sizes: int) -> Tensor:
     return x.reshape(*x.shape[:-1], *sizes)
 
 
+def masked_sum(x: Tensor, mask: Tensor) -> Tensor:
+    """Sum of the True steps, (..., T, d) and (..., T) to (..., d), as one product: reads `x` once, copies nothing.
+
+    Steps outside the mask may hold any finite number.
+    """
+    with torch.autocast(x.device.type, enabled=False):
+        return (mask.to(x.dtype).unsqueeze(-2) @ x).squeeze(-2)
+
+
 def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
-    """Mean over the steps where `mask` (B, T) is True: (B, T, d) to (B, d); zeros for a row without steps."""
-    weight = mask.to(x.dtype).unsqueeze(-1)
-    return (x * weight).sum(-2) / weight.sum(-2).clamp(min=1)
+    """Mean over the steps where `mask` (..., T) is True: (..., T, d) to (..., d); zeros for a row without steps."""
+    return masked_sum(x, mask) / mask.sum(-1, keepdim=True).clamp(min=1).to(x.dtype)
 
 
 def stride_pool(x: Tensor, valid: Tensor, stride: int) -> tuple[Tensor, Tensor]:
     """Average `stride` neighbouring steps over their valid ones; a pooled step is valid if any of them is.
 
-    Shapes (B, T, D), (B, T) to (B, ceil(T / stride), D), (B, ceil(T / stride)). Invalid steps come out as zeros.
+    Shapes (B, T, D), (B, T) to (B, ceil(T / stride), D), (B, ceil(T / stride)).
     """
-    x = torch.where(valid.unsqueeze(-1), x, 0)
     if stride == 1:
         return x, valid
     extra = -x.shape[-2] % stride
-    x, valid = F.pad(x, (0, 0, 0, extra)), F.pad(valid, (0, extra))
+    if extra:
+        x, valid = F.pad(x, (0, 0, 0, extra)), F.pad(valid, (0, extra))
     windows = split_last(valid, -1, stride)
-    count = windows.sum(-1).clamp(min=1).to(x.dtype)
-    pooled = x.reshape(*x.shape[:-2], -1, stride, x.shape[-1]).sum(-2)
-    return pooled / count.unsqueeze(-1), windows.any(-1)
+    return masked_mean(x.reshape(*x.shape[:-2], -1, stride, x.shape[-1]), windows), windows.any(-1)
+
+
+def locked_dropout(x: Tensor, probability: float) -> Tensor:
+    """Drop whole features of a sequence (..., T, D), the same ones at every step: far fewer random numbers."""
+    kept = torch.rand((*x.shape[:-2], 1, x.shape[-1]), device=x.device) >= probability
+    return x * (kept.to(x.dtype) / (1 - probability))
 
 
 def sinusoids(length: int, dim: int, like: Tensor) -> Tensor:
@@ -100,7 +112,7 @@ class Adapter(nn.Module):
     stride
         Steps averaged into one before anything else.
     dropout
-        Dropout on the input features in training.
+        Share of the input features dropped in training, for all steps of an utterance alike.
     noise
         Standard deviation of Gaussian noise added to the (normalised) features in training.
     hide_steps
@@ -125,16 +137,15 @@ class Adapter(nn.Module):
         input_norm: bool = False,
     ) -> None:
         super().__init__()
-        self.shape, self.stride, self.noise = shape, stride, noise
+        self.shape, self.stride, self.noise, self.dropout = shape, stride, noise, dropout
         self.hide_steps, self.hide_spans, self.span = hide_steps, hide_spans, max(1, round(span / stride))
         self.mix = nn.Parameter(torch.zeros(shape.stack)) if shape.stack > 1 else None
         self.input_norm = nn.LayerNorm(shape.dim) if input_norm else nn.Identity()
-        self.dropout = nn.Dropout(dropout)
         self.linear = nn.Linear(shape.dim, dim)
         self.norm = nn.LayerNorm(dim)
 
     def forward(self, values: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-        """Map (B, T, stack * dim), (B, T) to (B, T', dim), (B, T')."""
+        """Map (B, T, stack * dim), (B, T) to (B, T', dim), (B, T'); invalid steps come out as zeros."""
         x, valid = stride_pool(values, valid, self.stride)
         x = x.to(self.linear.weight.dtype)
         if self.mix is not None:
@@ -142,7 +153,10 @@ class Adapter(nn.Module):
             x = (layers * self.mix.softmax(0).unsqueeze(-1)).sum(-2)
         if self.training:
             x, valid = self._disturb(x, valid)
-        return self.norm(self.linear(self.dropout(self.input_norm(x)))), valid
+        x = self.input_norm(x)
+        if self.training and self.dropout:
+            x = locked_dropout(x, self.dropout)
+        return torch.where(valid.unsqueeze(-1), self.norm(self.linear(x)), 0), valid
 
     def _disturb(self, x: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
         if self.noise:
@@ -193,7 +207,7 @@ class TransformerLayer(nn.Module):
         super().__init__()
         self.pre_norm = pre_norm
         self.attention = Attention(dim, heads)
-        self.feed = mlp(dim, hidden, dim, dropout)
+        self.feed = nn.Sequential(nn.Linear(dim, hidden), nn.GELU(), nn.Linear(hidden, dim))
         self.norm1, self.norm2 = nn.LayerNorm(dim), nn.LayerNorm(dim)
         self.dropout = nn.Dropout(dropout)
 

@@ -30,8 +30,7 @@ class LinearHead(Head):
         vectors = []
         for index, (name, shape) in enumerate(self.inputs.modalities.items()):
             mask = batch.valid[name] & present[:, index : index + 1]
-            x = torch.where(mask.unsqueeze(-1), batch.values[name], 0).to(self.classifier.weight.dtype)
-            x = masked_mean(x, mask)
+            x = masked_mean(batch.values[name], mask).to(self.classifier.weight.dtype)
             if name in self.mix:
                 x = (split_last(x, shape.stack, shape.dim) * self.mix[name].softmax(0).unsqueeze(-1)).sum(-2)
             vectors.append(x)

@@ -57,7 +57,7 @@ def test_transformer_equals_torchs() -> None:
         theirs.self_attn.in_proj_bias.copy_(torch.cat([layer.attention.query.bias, layer.attention.key_value.bias]))
         for mine, their in ((layer.attention.out, theirs.self_attn.out_proj), (layer.feed[0], theirs.linear1)):
             their.load_state_dict(mine.state_dict())
-        theirs.linear2.load_state_dict(layer.feed[3].state_dict())
+        theirs.linear2.load_state_dict(layer.feed[2].state_dict())
         theirs.norm1.load_state_dict(layer.norm1.state_dict())
         theirs.norm2.load_state_dict(layer.norm2.state_dict())
     x = torch.randn(1, 5, 8)
