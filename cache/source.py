@@ -12,6 +12,9 @@ import numpy.typing as npt
 
 from .errors import DamagedError, MerError
 
+REMOTE_BLOCK_BYTES = 1 << 18
+"""Reads of a URL are rounded to blocks of this size, of which the last few are kept: HDF5 reads here and there."""
+
 
 def is_url(location: Path | str) -> bool:
     """Whether a location is fetched through fsspec instead of the local file system."""
@@ -29,9 +32,10 @@ def open_binary(location: Path | str) -> BinaryIO:
     try:
         if not is_url(location):
             return cast(BinaryIO, open(location, "rb", buffering=0))
-        import fsspec
+        from fsspec.core import url_to_fs
 
-        return cast(BinaryIO, fsspec.open(str(location), "rb").open())
+        fs, path = url_to_fs(str(location))
+        return cast(BinaryIO, fs.open(path, "rb", block_size=REMOTE_BLOCK_BYTES, cache_type="blockcache"))
     except FileNotFoundError as error:
         raise MerError(f"{location} does not exist") from error
     except IsADirectoryError as error:
