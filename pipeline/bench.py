@@ -194,7 +194,7 @@ def _audio_loop(prepared: Prepared, loaded: Any) -> Iterator[Any]:
     import torch
     from transformers import Wav2Vec2FeatureExtractor
 
-    from .tasks import decode
+    from .decoding import decode
 
     extractor = Wav2Vec2FeatureExtractor(do_normalize=True, return_attention_mask=False)
     precision = getattr(torch, prepared.sets[0].encoder.precision)  # type: ignore[attr-defined]
@@ -209,7 +209,7 @@ def _audio_loop(prepared: Prepared, loaded: Any) -> Iterator[Any]:
 def _face_loop(prepared: Prepared, loaded: Any) -> Iterator[Any]:
     import torch
 
-    from .tasks import decode
+    from .decoding import decode
 
     precision = getattr(torch, prepared.sets[0].encoder.precision)  # type: ignore[attr-defined]
     for job in prepared.jobs:

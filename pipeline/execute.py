@@ -12,8 +12,9 @@ from typing import Any
 
 from mer.cache import Fate, MerError, ShardRow, write_shard
 
+from .decoding import Tools
 from .options import Execution
-from .tasks import STOP, Task, TaskReport, Tools, run_task
+from .tasks import STOP, Task, TaskReport, run_task
 
 logger = logging.getLogger("mer.execute")
 

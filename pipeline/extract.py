@@ -35,12 +35,13 @@ from mer.stages.registry import find
 from mer.stages.utterance import Utterance
 
 from .console import ProgressBar, progress_bar
+from .decoding import Job, Tools
 from .digests import DigestMemo
 from .execute import execute
 from .options import MODALITIES, Execution, ExtractOptions, resolve_device
 from .plan import Plan, index_set, job_of, make_plan, media_path
 from .presets import restricted_licences
-from .tasks import EncodingSet, Job, TaskReport, Tools, loaded_encoder
+from .tasks import EncodingSet, TaskReport, loaded_encoder
 
 logger = logging.getLogger("mer.extract")
 
@@ -230,6 +231,7 @@ def _encoders(
         channel=channel,
         face_fps=options.face_fps,
         finder=finder,
+        face_inputs=inputs["face"],
         keep_faces=str(_side_folder(catalogue) / "faces") if execution.keep_faces and finder else None,
         device=device,
         budget=execution.budget,

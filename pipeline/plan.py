@@ -30,7 +30,8 @@ from mer.cache import (
 )
 from mer.stages.utterance import Utterance
 
-from .tasks import EncodingSet, Job, Task, digest_of
+from .decoding import Job, digest_of
+from .tasks import EncodingSet, Task
 
 SHARD_CLIPS = 64
 SHARD_ROW_WIDTH = 2048

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Mapping, Sequence
 
 from mer.cache import MerError
@@ -52,6 +53,20 @@ def layers_by_modality(given: Sequence[str]) -> Mapping[str, str]:
         else:
             raise MerError(f"--layers {item!r} names no modality; {suggest(modality, list(MODALITIES))}")
     return chosen
+
+
+def parse_corpus_options(given: Sequence[str]) -> dict[str, object]:
+    """Parse `--corpus-option key=value`; the value is read as TOML (numbers, true, false) and else taken as text."""
+    parsed: dict[str, object] = {}
+    for item in given:
+        key, equals, value = item.partition("=")
+        if not equals:
+            raise MerError(f"--corpus-option {item!r} has no value; write it as KEY=VALUE")
+        try:
+            parsed[key] = tomllib.loads(f"value = {value}")["value"]
+        except tomllib.TOMLDecodeError:
+            parsed[key] = value
+    return parsed
 
 
 def restricted_licences(encoders: Mapping[str, Sequence[str]]) -> list[str]:

@@ -12,7 +12,7 @@ from mer.cache import Fate, atomic_write, shard_folder
 from mer.stages.utterance import Utterance
 
 from .console import progress_bar
-from .tasks import Job, Tools, decode, digest_of
+from .decoding import Job, Tools, decode, digest_of
 
 CLIPS_AT_ONCE = 8
 

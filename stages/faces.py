@@ -189,6 +189,10 @@ class FaceWatcher:
                 track.mouth_times.append(time_seconds)
                 track.mouths.append(mouth(grey[-1][1], track.faces[-1]))
 
+    def close(self) -> None:
+        """Give back what a clip that is not finished has piled up; harmless after `finish`."""
+        self._crops.close()
+
     def finish(self, waveform: Waveform | None) -> FaceCrops:
         """Choose the person and give their crops; `waveform` is the sound of the same span, or None.
 
@@ -203,7 +207,7 @@ class FaceWatcher:
         if chosen is not None:
             valid[chosen.steps] = True
         crops = self._crops.take(chosen.crops if chosen is not None else [])
-        self._crops.close()
+        self.close()
         return FaceCrops(crops, np.asarray(self._times, np.float32), valid, note)
 
 

@@ -72,6 +72,12 @@ def extract(
     labels: Annotated[
         str | None, typer.Option(help="Named label set of the corpus, e.g. 4 or 6 for IEMOCAP.", rich_help_panel=WHAT)
     ] = None,
+    corpus_option: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=VALUE", help="Another option of the corpus, e.g. turns=labelled.", rich_help_panel=WHAT
+        ),
+    ] = None,
     allow_count_mismatch: Annotated[
         bool, typer.Option(help="Go on when the class counts differ from the published ones.", rich_help_panel=WHAT)
     ] = False,
@@ -126,11 +132,11 @@ def extract(
     from mer.pipeline.extract import extract as run
     from mer.pipeline.extract import prepare
     from mer.pipeline.options import Execution, ExtractOptions
-    from mer.pipeline.presets import chosen_encoders, layers_by_modality, preset_of
+    from mer.pipeline.presets import chosen_encoders, layers_by_modality, parse_corpus_options, preset_of
 
     set_up_logging()
     chosen = preset_of(preset, corpus, bool(text_encoder or audio_encoder or face_encoder))
-    corpus_options: dict[str, object] = {}
+    corpus_options = parse_corpus_options(corpus_option or [])
     if labels is not None:
         corpus_options["labels"] = labels
     if allow_count_mismatch:
