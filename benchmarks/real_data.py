@@ -3,8 +3,8 @@
     python benchmarks/real_data.py mosi --out results/mosi
     python benchmarks/real_data.py ravdess --heads linear mlp drkf --seeds 5
 
-Each data set is turned into a cache once and every head is trained with the set's own protocol; the validation part comes
-from the training side. The printed table is what `docs/results.md` shows.
+Each data set is turned into a cache once and every head is trained with the set's own protocol; the validation part
+comes from the training side. The printed table is what `docs/results.md` shows.
 """
 
 from __future__ import annotations

@@ -148,6 +148,8 @@ class Progress:
     best_epoch: list[int] = field(default_factory=list)
     history: list[list[dict[str, float]]] = field(default_factory=list)
     members: list[str] = field(default_factory=list)
+    stopped: list[bool] = field(default_factory=list)
+    """Runs of a stack whose patience is spent: they go along until the stack is thinned, but nothing counts."""
 
 
 class Trainer:
@@ -174,6 +176,7 @@ class Trainer:
             best_epoch=[-1] * len(members),
             history=[[] for _ in members],
             members=[m.name for m in members],
+            stopped=[False] * len(members),
         )
         self.best: State = {}
         self.sums: dict[str, Tensor] = {}
@@ -256,6 +259,9 @@ class Trainer:
         predictions = predict(self.arena, self.team, self.gatherer, self.members, [m.val for m in self.members])
         improved, entries = [], []
         for index, member in enumerate(self.members):
+            if progress.stopped[index]:
+                entries.append(progress.history[index][-1])
+                continue
             entry = {name: float(value[index]) for name, value in losses.items()}
             if not all(math.isfinite(value) for value in entry.values()):
                 raise MerError(
@@ -291,9 +297,12 @@ class Trainer:
         patience = self.recipe.patience
         if not patience:
             return
-        spent = [i for i, best in enumerate(self.progress.best_epoch) if self.progress.epoch - 1 - best >= patience]
+        progress = self.progress
+        for index, best in enumerate(progress.best_epoch):
+            progress.stopped[index] |= progress.epoch - 1 - best >= patience
+        spent = [index for index, stopped in enumerate(progress.stopped) if stopped]
         if len(spent) == len(self.members):
-            self.progress.epoch = self.recipe.epochs
+            progress.epoch = self.recipe.epochs
         elif spent and 2 * len(spent) >= len(self.members):
             for index in spent:
                 self.hand_over(index)
@@ -303,7 +312,7 @@ class Trainer:
         self.optimiser.keep(staying)
         index = torch.tensor(staying, device=self.arena.device)
         self.best = {name: tensor[index].clone() for name, tensor in self.best.items()}
-        for name in ("best_score", "best_epoch", "history", "members"):
+        for name in ("best_score", "best_epoch", "history", "members", "stopped"):
             setattr(self.progress, name, [getattr(self.progress, name)[i] for i in staying])
         self.members = [self.members[i] for i in staying]
         self.gatherer = self.arena.gatherer(self.members, stacked=True)

@@ -139,4 +139,4 @@ def open_board(folder: Path) -> Any:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise MerError("--tensorboard needs the package tensorboard: pip install 'mer[tensorboard]'") from error
-    return SummaryWriter(str(folder))  # type: ignore[no-untyped-call]
+    return SummaryWriter(str(folder))

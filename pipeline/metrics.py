@@ -127,41 +127,46 @@ def score(kind: str, labels: npt.NDArray[Any], outputs: npt.NDArray[Any]) -> dic
 
 
 def _score_sets(truth: npt.NDArray[np.bool_], outputs: npt.NDArray[Any]) -> dict[str, float]:
-    from sklearn.metrics import average_precision_score, f1_score
-
     chosen = outputs >= 0.5
-    occurs = truth.any(0)
-    seen = occurs | chosen.any(0)
-    precision = [average_precision_score(truth[:, c], outputs[:, c]) for c in np.flatnonzero(occurs)]
-    each = f1_score(truth, chosen, average=None, zero_division=0.0)
+    hits, support, guessed = (truth & chosen).sum(0), truth.sum(0), chosen.sum(0)
+    occurs, seen = support > 0, support + guessed > 0
+    each = 2 * hits[seen] / (support + guessed)[seen]
+    total = support.sum() + guessed.sum()
+    precision = [average_precision(truth[:, c], outputs[:, c]) for c in np.flatnonzero(occurs)]
     return {
-        "macro_f1": float(np.mean(np.asarray(each)[seen])) if seen.any() else float("nan"),
-        "micro_f1": float(f1_score(truth, chosen, average="micro", zero_division=0.0)),
+        "macro_f1": float(each.mean()) if seen.any() else float("nan"),
+        "micro_f1": float(2 * hits.sum() / total) if total else float("nan"),
         "map": float(np.mean(precision)) if precision else float("nan"),
     }
 
 
-def _score_numbers(truth: Floats, predicted: Floats) -> dict[str, float]:
-    from sklearn.metrics import f1_score, mean_absolute_error
+def average_precision(truth: npt.NDArray[np.bool_], outputs: npt.NDArray[Any]) -> float:
+    """Sum over thresholds of precision times the gain in recall; equal outputs share one threshold."""
+    order = np.argsort(-outputs, kind="stable")
+    hits = np.cumsum(truth[order])
+    ends = np.flatnonzero(np.append(np.diff(outputs[order]) != 0, True))
+    precision = hits[ends] / (ends + 1)
+    return float((precision * np.diff(hits[ends], prepend=0)).sum() / hits[-1])
 
+
+def _score_numbers(truth: Floats, predicted: Floats) -> dict[str, float]:
     nonzero = truth != 0
     constant = np.ptp(truth) == 0 or np.ptp(predicted) == 0
 
-    def f1(a: npt.NDArray[np.bool_], b: npt.NDArray[np.bool_]) -> float:
-        return float(f1_score(a, b, average="weighted", zero_division=0.0)) if len(a) else float("nan")
+    def two_ways(a: npt.NDArray[np.bool_], b: npt.NDArray[np.bool_]) -> dict[str, Any]:
+        return scores_of_confusion(confusion(a.astype(np.int64), b.astype(np.int64), 2))
 
     def graded(bound: int) -> float:
         return float(np.mean(np.rint(truth.clip(-bound, bound)) == np.rint(predicted.clip(-bound, bound))))
 
+    whole, signed = two_ways(truth >= 0, predicted >= 0), two_ways(truth[nonzero] > 0, predicted[nonzero] > 0)
     return {
-        "mae": float(mean_absolute_error(truth, predicted)),
+        "mae": float(np.abs(truth - predicted).mean()),
         "pearson": float("nan") if constant else float(np.corrcoef(truth, predicted)[0, 1]),
-        "acc2": float(np.mean((truth >= 0) == (predicted >= 0))),
-        "f1": f1(truth >= 0, predicted >= 0),
-        "acc2_nonzero": float(np.mean((truth > 0) == (predicted > 0), where=nonzero))
-        if nonzero.any()
-        else float("nan"),
-        "f1_nonzero": f1(truth[nonzero] > 0, predicted[nonzero] > 0),
+        "acc2": float(whole["war"]),
+        "f1": float(whole["wf1"]),
+        "acc2_nonzero": float(signed["war"]),
+        "f1_nonzero": float(signed["wf1"]),
         "acc5": graded(2),
         "acc7": graded(3),
     }

@@ -122,12 +122,10 @@ def probabilities(kind: str, outputs: Tensor) -> Tensor:
     return outputs.sigmoid() if kind == "multi" else outputs
 
 
-def class_weights(kind: str, labels: npt.NDArray[Any], classes: int, wanted: str) -> Tensor | None:
+def class_weights(labels: npt.NDArray[Any], classes: int, wanted: str) -> Tensor | None:
     """Weights of the classes from training labels, averaging 1 over the rows; classes without rows weigh 1."""
     if wanted == "none":
         return None
-    if kind != "class":
-        raise MerError(f"train.class_weights = {wanted!r} needs a target of classes, and this one is {kind!r}")
     counts = np.bincount(labels, minlength=classes).astype(np.float64)
     weight = np.where(counts > 0, 1.0 / np.maximum(counts, 1), 0.0)
     weight = np.sqrt(weight) if wanted == "sqrt" else weight

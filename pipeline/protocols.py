@@ -226,9 +226,9 @@ def strata(label: LabelColumn, rows: Rows) -> Rows:
     """Return classes to stratify by: the class, the rarest label of a set, or the sign of a number."""
     values = label.values[rows]
     if label.kind == "class":
-        return values.astype(np.int64)
+        return np.asarray(values, dtype=np.int64)
     if label.kind == "real":
-        return np.sign(values).astype(np.int64) + 1
+        return np.asarray(np.sign(values) + 1, dtype=np.int64)
     rare = np.argsort(label.values[rows].sum(0), kind="stable")
     first = (values[:, rare] > 0.5).argmax(1)
     return np.where((values > 0.5).any(1), rare[first], len(rare)).astype(np.int64)

@@ -195,9 +195,22 @@ class Run:
             with np.load(path, allow_pickle=False) as arrays:
                 return Predictions(**{key: arrays[key] for key in arrays.files})
         except (OSError, ValueError, TypeError, KeyError, EOFError) as error:
-            raise DamagedError(
-                f"{path}: is damaged or missing ({error}); run mer evaluate {self.path} --refresh"
-            ) from error
+            raise DamagedError(f"{path}: is damaged or missing ({error}); train the run again") from error
+
+    def save_splits(self, splits: Mapping[str, Mapping[str, Sequence[str]]]) -> None:
+        """Write the keys of every fold's parts."""
+        with atomic_write(self.path / "splits.json") as temporary:
+            temporary.write_text(json.dumps(splits, indent=0, ensure_ascii=False) + "\n", encoding="utf-8")
+
+    def splits(self) -> dict[str, dict[str, list[str]]]:
+        """Fold to `train`, `val` and `test` keys."""
+        return cast("dict[str, dict[str, list[str]]]", self._json("splits.json"))
+
+    def _json(self, name: str) -> Any:
+        try:
+            return json.loads((self.path / name).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise DamagedError(f"{self.path / name}: is damaged or missing ({error}); train again") from error
 
     def save_history(self, name: str, entries: Sequence[Mapping[str, float]]) -> None:
         """Write one member's history, one epoch per entry."""
@@ -206,9 +219,7 @@ class Run:
 
     def history(self, name: str) -> list[dict[str, float]]:
         """Losses and validation scores of one member per epoch."""
-        return cast(
-            "list[dict[str, float]]", json.loads((self.path / "history" / f"{name}.json").read_text(encoding="utf-8"))
-        )
+        return cast("list[dict[str, float]]", self._json(f"history/{name}.json"))
 
 
 def head_inputs(specs: Mapping[str, FeatureSpec], kind: str, classes: Sequence[str]) -> HeadInputs:

@@ -107,12 +107,14 @@ class TrainOptions:
     """Bytes of features allowed on the device at once; more are streamed in blocks."""
     out: Path | None = None
     overwrite: bool = False
+    reuse: bool = False
+    """Take a finished run with the same options as the result, instead of refusing the folder."""
     checkpoint_seconds: float = 30.0
     tensorboard: bool = False
 
     def identity(self) -> dict[str, Any]:
         """Return the options that decide the numbers, JSON-able; place, memory and pace stay out."""
-        left_out = {"out", "overwrite", "checkpoint_seconds", "tensorboard", "memory_gb", "features"}
+        left_out = {"out", "overwrite", "checkpoint_seconds", "tensorboard", "memory_gb", "features", "reuse"}
         return {name: value for name, value in asdict(self).items() if name not in left_out}
 
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from rich.console import Console
+from rich.table import Table
 
+from .compare import Pair, verdict
 from .console import table
 from .metrics import (
     NAMES,
+    PLAIN_NUMBERS,
     TITLES,
     Interval,
     bootstrap,
@@ -27,8 +31,25 @@ MOST_LISTED = 12
 DRAWS_OVER_UTTERANCES = 300
 
 
-def summarise(run: Run) -> dict[str, Any]:
+def summarise(
+    kind: str,
+    classes: int,
+    entries: Sequence[Mapping[str, Any]],
+    parts: Mapping[str, Predictions],
+    priors: Mapping[str, npt.NDArray[np.float32]],
+) -> dict[str, Any]:
     """Scores of the test rows over all members.
+
+    Parameters
+    ----------
+    kind : str
+    classes : int
+    entries : sequence of mappings
+        `name`, `fold`, `seed` and `test` scores of every member.
+    parts : mapping
+        Member name to its predictions of the test rows.
+    priors : mapping
+        Member name to its training prior.
 
     Returns
     -------
@@ -37,65 +58,61 @@ def summarise(run: Run) -> dict[str, Any]:
         `pooled` and `pooled_std` (all folds' test rows together, over seeds) and `majority` (the training prior alone).
         For classes also `confusion`, summed over members, under that name.
     """
-    members = run.members
-    parts = {m["name"]: run.predictions(m["name"]).part("test") for m in members}
-    folds = list(dict.fromkeys(m["fold"] for m in members))
-    seeds = list(dict.fromkeys(m["seed"] for m in members))
-    names = {(m["fold"], m["seed"]): m["name"] for m in members}
-    pooled = [score(run.kind, *_pool([parts[names[f, s]] for f in folds])) for s in seeds]
-    majority = score(run.kind, *_pool([_by_prior(run, names[f, seeds[0]], parts) for f in folds]))
+    folds = list(dict.fromkeys(m["fold"] for m in entries))
+    seeds = list(dict.fromkeys(m["seed"] for m in entries))
+    at = {(m["fold"], m["seed"]): m for m in entries}
+    pooled = [score(kind, *_pool([parts[at[f, s]["name"]] for f in folds])) for s in seeds]
+    guessed = [_by_prior(parts[m["name"]], priors[m["name"]]) for m in (at[f, seeds[0]] for f in folds)]
+    majority = score(kind, *_pool(guessed))
+    alone = over_utterances(kind, parts[entries[0]["name"]]) if len(entries) == 1 else {}
     result: dict[str, Any] = {}
-    for metric in NAMES[run.kind]:
-        grid = np.array([[_number(_member(members, names[f, s])["test"][metric]) for s in seeds] for f in folds])
-        interval, over = bootstrap(grid), "runs"
-        if grid.size == 1:
-            interval, over = over_utterances(run.kind, parts[members[0]["name"]], metric), "utterances"
+    for metric in NAMES[kind]:
+        grid = np.array([[_number(at[f, s]["test"][metric]) for s in seeds] for f in folds])
+        interval = alone.get(metric) or bootstrap(grid)
         together = np.array([p[metric] for p in pooled])
         result[metric] = {
             **{name: _plain(value) for name, value in vars(interval).items()},
-            "over": over,
+            "over": "utterances" if alone else "runs",
             "pooled": _plain(together.mean()),
             "pooled_std": _plain(together.std(ddof=1)) if len(together) > 1 else None,
             "majority": _plain(majority[metric]),
         }
-    if run.kind == "class":
-        counts = sum(_confusion(parts[m["name"]], len(run.classes)) for m in members)
+    if kind == "class":
+        counts = sum(_confusion(parts[m["name"]], classes) for m in entries)
         result["confusion"] = np.asarray(counts).tolist()
     return result
 
 
-def over_utterances(kind: str, found: Predictions, metric: str) -> Interval:
-    """Interval of a single run, from resampling its test dialogues (utterances where there are none)."""
-    value = score(kind, found.labels, found.outputs)[metric]
+def over_utterances(kind: str, found: Predictions) -> dict[str, Interval]:
+    """Intervals of a single run, from resampling its test dialogues (utterances where there are none)."""
+    values = score(kind, found.labels, found.outputs)
     _, group = np.unique(found.group, return_inverse=True)
     members = [np.flatnonzero(group == g) for g in range(group.max() + 1)]
     rng = np.random.default_rng(0)
     draws = []
-    for _ in range(DRAWS_OVER_UTTERANCES):
+    for _ in range(DRAWS_OVER_UTTERANCES if len(members) > 1 else 0):
         rows = np.concatenate([members[g] for g in rng.integers(len(members), size=len(members))])
-        draws.append(score(kind, found.labels[rows], found.outputs[rows])[metric])
-    low, high = (float(v) for v in np.nanpercentile(draws, [2.5, 97.5])) if len(members) > 1 else (np.nan, np.nan)
-    return Interval(value, float("nan"), low, high)
+        draws.append(score(kind, found.labels[rows], found.outputs[rows]))
+    intervals = {}
+    for metric, value in values.items():
+        drawn = np.array([draw[metric] for draw in draws])
+        low, high = np.nanpercentile(drawn, [2.5, 97.5]) if (~np.isnan(drawn)).any() else (np.nan, np.nan)
+        intervals[metric] = Interval(value, float("nan"), float(low), float(high))
+    return intervals
 
 
 def _pool(parts: list[Predictions]) -> tuple[npt.NDArray[Any], npt.NDArray[np.float32]]:
     return np.concatenate([p.labels for p in parts]), np.concatenate([p.outputs for p in parts])
 
 
-def _by_prior(run: Run, name: str, parts: Mapping[str, Predictions]) -> Predictions:
+def _by_prior(found: Predictions, prior: npt.NDArray[np.float32]) -> Predictions:
     """Return the same rows answered by the training prior."""
-    found = parts[name]
-    prior = run.load_member(name).prior
     return Predictions(**{**vars(found), "outputs": np.repeat(prior[None], len(found.keys), axis=0)})
 
 
 def _confusion(found: Predictions, classes: int) -> npt.NDArray[np.int64]:
     known = labelled("class", found.labels)
     return confusion(found.labels[known], found.outputs[known].argmax(1), classes)
-
-
-def _member(members: list[dict[str, Any]], name: str) -> dict[str, Any]:
-    return next(m for m in members if m["name"] == name)
 
 
 def _number(value: float | None) -> float:
@@ -115,11 +132,16 @@ def print_run(run: Run, console: Console) -> None:
     if not facts["metrics"]:
         _print_validation(run, console)
         return
-    if 1 < len(run.members) <= MOST_LISTED:
-        _print_members(run, console)
-    console.print(scores_table(run))
+    print_scores(run, run.members, facts["metrics"], console)
+
+
+def print_scores(run: Run, entries: Sequence[Mapping[str, Any]], metrics: Mapping[str, Any], console: Console) -> None:
+    """Print test scores: by member, over all, by class."""
+    if 1 < len(entries) <= MOST_LISTED:
+        _print_members(run, entries, console)
+    console.print(scores_table(run.kind, metrics))
     if run.kind == "class":
-        console.print(class_table(run))
+        console.print(class_table(run.classes, metrics["confusion"], len({m["seed"] for m in entries})))
 
 
 def _headline(run: Run) -> str:
@@ -134,10 +156,10 @@ def _headline(run: Run) -> str:
     )
 
 
-def _print_members(run: Run, console: Console) -> None:
+def _print_members(run: Run, entries: Sequence[Mapping[str, Any]], console: Console) -> None:
     shown = NAMES[run.kind][:4]
     made = table("Test scores by run", "run", ">epoch", ">validation", *(f">{TITLES[name]}" for name in shown))
-    for member in run.members:
+    for member in entries:
         scores = [show(name, _number(member["test"][name])) for name in shown]
         made.add_row(
             member["name"], str(member["best_epoch"]), show(run.facts["metric"], member["best_score"]), *scores
@@ -156,15 +178,14 @@ def _print_validation(run: Run, console: Console) -> None:
     console.print(made)
 
 
-def scores_table(run: Run) -> Any:
+def scores_table(kind: str, metrics: Mapping[str, Any]) -> Table:
     """Table of the test scores: mean, spread, interval, pooled, and what the prior alone would reach."""
-    metrics = run.facts["metrics"]
     over = "seeds x folds" if next(iter(metrics.values()))["over"] == "runs" else "test dialogues"
     made = table(
         "Test scores", "metric", ">mean ± std", f">95 % interval ({over})", ">all folds pooled", ">prior alone"
     )
-    for name in NAMES[run.kind]:
-        entry = {key: value if isinstance(value, str) else _number(value) for key, value in metrics[name].items()}
+    for name in NAMES[kind]:
+        entry = {key: _number(value) for key, value in metrics[name].items() if key != "over"}
         spread = "" if np.isnan(entry["std"]) else f" ± {show(name, entry['std'])}"
         interval = "–" if np.isnan(entry["low"]) else f"{show(name, entry['low'])} to {show(name, entry['high'])}"
         made.add_row(
@@ -174,18 +195,61 @@ def scores_table(run: Run) -> Any:
     return made
 
 
-def class_table(run: Run) -> Any:
+def class_table(classes: Sequence[str], confusions: Sequence[Sequence[int]], seeds: int) -> Table:
     """Table per class with the confusion beside it, in shares of the class, over all runs."""
-    counts = np.array(run.facts["metrics"]["confusion"], dtype=np.int64)
+    counts = np.array(confusions, dtype=np.int64)
     made = table(
         "By class, all runs together; on the right what the class was taken for, in per cent",
-        "class", ">precision", ">recall", ">F1", ">test utterances", *(f">{name[:9]}" for name in run.classes),
+        "class", ">precision", ">recall", ">F1", ">test utterances", *(f">{name[:9]}" for name in classes),
     )  # fmt: skip
-    seeds = len(run.facts["seeds"])
-    for row, entry in enumerate(per_class(counts, run.classes)):
+    for row, entry in enumerate(per_class(counts, classes)):
         shares = counts[row] / max(entry.support, 1)
         made.add_row(
             entry.name, show("f1", entry.precision), show("f1", entry.recall), show("f1", entry.f1),
             str(entry.support // seeds), *(f"{100 * share:.0f}" if entry.support else "–" for share in shares),
         )  # fmt: skip
     return made
+
+
+def print_comparison(paths: Sequence[Path], pairs: Sequence[Pair], console: Console) -> None:
+    """Print runs side by side and the tests between them."""
+    runs = [Run.open(path) for path in paths]
+    names = NAMES[runs[0].kind]
+    made = table("Test scores, mean ± std over runs", "run", "head", "features", *(f">{TITLES[n]}" for n in names))
+    for run in runs:
+        context = "" if run.facts["context"] == "none" else f" + {run.facts['context']}"
+        scores = []
+        for name in names:
+            entry = run.facts["metrics"][name]
+            spread = "" if entry["std"] is None else f" ± {show(name, entry['std'])}"
+            scores.append(show(name, _number(entry["mean"])) + spread)
+        made.add_row(str(run.path), run.facts["head"] + context, "+".join(run.facts["features"]["sets"]), *scores)
+    console.print(made)
+    for pair in pairs:
+        console.print(
+            f"[bold]{pair.second}[/bold] against [bold]{pair.first}[/bold]: {TITLES[pair.metric]} differs by "
+            f"{_signed(pair)} on {pair.utterances} shared test utterances; {verdict(pair)}.",
+            soft_wrap=True,
+            highlight=False,
+        )
+        console.print(f"  permutation test over {pair.groups} dialogues: p = {pair.p:.4f}", highlight=False)
+        if pair.p_mcnemar is not None:
+            console.print(
+                f"  McNemar, seeds averaged: only the first is right on {pair.only_first}, only the second on "
+                f"{pair.only_second}: p = {pair.p_mcnemar:.4f}",
+                soft_wrap=True,
+                highlight=False,
+            )
+    adjusted = " The verdict uses Holm's adjustment for several pairs." if len(pairs) > 1 else ""
+    console.print(
+        "The permutation test swaps the two runs' answers for whole dialogues (utterances where there are none) at "
+        "random and asks how often chance alone gives a difference this large. It speaks about these test utterances "
+        f"and these trained seeds, not about other corpora.{adjusted}",
+        soft_wrap=True,
+        highlight=False,
+    )
+
+
+def _signed(pair: Pair) -> str:
+    plain = pair.metric in PLAIN_NUMBERS
+    return f"{pair.difference:+.3f}" if plain else f"{100 * pair.difference:+.1f} points"

@@ -107,7 +107,8 @@ class Stack(Team):
         self.skeleton.train()
 
         def one(parameters: State, fixed: State, parts: Parts) -> dict[str, Tensor]:
-            return functional_call(self.skeleton, {**parameters, **fixed}, (parts, None, progress))
+            terms: dict[str, Tensor] = functional_call(self.skeleton, {**parameters, **fixed}, (parts, None, progress))
+            return terms
 
         each = torch.vmap(one, randomness="different")(self.parameters, self.fixed, parts)
         return dict(each)
@@ -118,7 +119,8 @@ class Stack(Team):
         self.skeleton.eval()
 
         def one(parameters: State, fixed: State, parts: Parts) -> tuple[Tensor, Tensor]:
-            return functional_call(self.skeleton, {**parameters, **fixed}, (parts, None, None))
+            made: tuple[Tensor, Tensor] = functional_call(self.skeleton, {**parameters, **fixed}, (parts, None, None))
+            return made
 
         outputs, vectors = torch.vmap(one, randomness="different")(self.parameters, self.fixed, parts)
         return outputs, vectors

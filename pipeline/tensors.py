@@ -181,7 +181,7 @@ class Source:
     @property
     def any_present(self) -> npt.NDArray[np.bool_]:
         """Shape (N,): the utterance has at least one modality."""
-        return np.any(np.stack([self.present[m] for m in self.sets]), axis=0)
+        return np.asarray(np.any(np.stack([self.present[m] for m in self.sets]), axis=0))
 
     def kept_steps(self, modality: str) -> Rows:
         """Shape (N,): steps per utterance after thinning."""
@@ -191,7 +191,7 @@ class Source:
     @property
     def cost(self) -> Rows:
         """Shape (N,): steps of all modalities together, by which batches are bucketed."""
-        return np.sum([self.kept_steps(m) for m in self.sets], axis=0).astype(np.int64)
+        return np.asarray(np.sum([self.kept_steps(m) for m in self.sets], axis=0), dtype=np.int64)
 
     def statistics(self, folds: Sequence[Rows]) -> dict[str, list[Normaliser]]:
         """Mean and scale per modality and fold over the valid steps of the given training rows.

@@ -108,7 +108,7 @@ def train(options: TrainOptions, console: Console | None = None, command: Sequen
     with watch:
         fit_all(prepared, run, arena, watch)
     score_members(prepared, run, arena)
-    run.facts |= {"status": "done", "metrics": summarise(run) if options.score_test else {}}
+    run.facts |= {"status": "done", "metrics": summarise_run(run) if options.score_test else {}}
     run.write()
     shutil.rmtree(run.path / "checkpoints", ignore_errors=True)
     return RunSummary(run.path, run)
@@ -122,6 +122,8 @@ def prepare(options: TrainOptions) -> Prepared:
     sets = choose_sets(store, options.modalities, options.sets)
     most = {modality: options.recipe.steps(modality) for modality in sets}
     selection_metric(label.kind, options.recipe.select)
+    if label.kind != "class" and options.recipe.class_weights != "none":
+        raise MerError(f"train.class_weights needs a target of classes, and {target!r} is of kind {label.kind!r}")
     inputs = head_inputs({m: store.sets[name].spec for m, name in sets.items()}, label.kind, label.classes)
     blueprint = Blueprint(
         options.head, options.head_settings, options.context, options.context_settings, inputs, options.recipe
@@ -202,7 +204,7 @@ def make_members(
     """Every fold with every seed, and what the user should know about rows without features."""
     usable = source.any_present
     known = labelled(label.kind, label.values)
-    companions = np.flatnonzero(~known)
+    unlabelled = np.flatnonzero(~known)
     members, notes = [], []
     for number, fold in enumerate(splits.folds):
         rows = fold.train[usable[fold.train]]
@@ -218,7 +220,8 @@ def make_members(
             notes.append(
                 f"fold {fold.name}: {bare} test utterances have no modality; the training prior answers for them"
             )
-        beside = _companions(store, splits, number, companions)
+        inside = np.concatenate([fold.train, fold.val, fold.test])
+        beside = companions_of(splits.protocol, len(store.utterances), inside, unlabelled)
         members += [
             Member(number, fold.name, seed, rows, fold.val, fold.test, beside)
             for seed in range(options.first_seed, options.first_seed + options.seeds)
@@ -229,15 +232,14 @@ def make_members(
     return members, notes
 
 
-def _companions(
-    store: FeatureStore, splits: Splits, number: int, unlabelled: npt.NDArray[np.int64]
+def companions_of(
+    protocol: str, rows: int, inside: npt.NDArray[np.int64], unlabelled: npt.NDArray[np.int64]
 ) -> npt.NDArray[np.int64]:
-    """Rows outside every part of the fold, which dialogues may show to a context layer."""
-    fold = splits.folds[number]
-    inside = np.concatenate([fold.train, fold.val, fold.test])
-    if splits.protocol == "speaker-folds":  # the other speakers of the test speaker's dialogues
-        return np.setdiff1d(np.arange(len(store.utterances)), inside)
-    return np.setdiff1d(unlabelled, inside)
+    """Rows outside every part of a fold that dialogues may show to a context layer: nothing is learned from them.
+
+    Unlabelled utterances, and under `speaker-folds` the other speakers of the test speaker's dialogues.
+    """
+    return np.setdiff1d(np.arange(rows) if protocol == "speaker-folds" else unlabelled, inside)
 
 
 def make_arena(prepared: Prepared) -> Arena:
@@ -275,7 +277,7 @@ def prior_of(label: LabelColumn, rows: npt.NDArray[np.int64], outputs: int) -> n
     if label.kind == "class":
         return (np.bincount(values, minlength=outputs) / len(values)).astype(np.float32)
     if label.kind == "multi":
-        return values.mean(0).astype(np.float32)
+        return np.asarray(values.mean(0), dtype=np.float32)
     return np.array([np.median(values)], dtype=np.float32)
 
 
@@ -307,8 +309,8 @@ def fit_all(prepared: Prepared, run: Run, arena: Arena, watch: Watch) -> None:
 
 def weights_of(prepared: Prepared, member: Member) -> torch.Tensor | None:
     """Class weights of a member's training rows."""
-    label, wanted = prepared.label, prepared.options.recipe.class_weights
-    return class_weights(label.kind, label.values[member.train], prepared.outputs, wanted)
+    wanted = prepared.options.recipe.class_weights
+    return class_weights(prepared.label.values[member.train], prepared.outputs, wanted)
 
 
 def stack_size(prepared: Prepared, arena: Arena) -> tuple[int, str]:
@@ -393,6 +395,14 @@ def score_members(prepared: Prepared, run: Run, arena: Arena) -> None:
     run.facts["members"] = entries
 
 
+def summarise_run(run: Run) -> dict[str, Any]:
+    """Scores of a run's saved test predictions over its members."""
+    names = [m["name"] for m in run.members]
+    parts = {name: run.predictions(name).part("test") for name in names}
+    priors = {name: run.load_member(name).prior for name in names}
+    return summarise(run.kind, len(run.classes), run.members, parts, priors)
+
+
 def predictions_of(
     store: FeatureStore,
     arena: Arena,
@@ -444,15 +454,26 @@ def open_run(prepared: Prepared, command: Sequence[str]) -> Run:
             shutil.rmtree(path)
             break
         found = Run.open(path, unfinished=True)
-        if found.facts["identity"] == identity and found.facts["status"] != "done":
-            logger.info("going on with the unfinished run %s", path)
+        done = found.facts["status"] == "done"
+        if found.facts["identity"] == identity and (not done or prepared.options.reuse):
+            logger.info("%s %s", "taking the finished run" if done else "going on with the unfinished run", path)
             return found
         if prepared.options.out is not None:
-            what = "a finished run" if found.facts["status"] == "done" else "an unfinished run with other options"
+            what = "a finished run" if done else "an unfinished run with other options"
             raise MerError(f"{path}: holds {what}; choose another --out, or replace it with --overwrite")
     run = Run(path, facts)
     run.write()
+    run.save_splits(split_keys(prepared))
     return run
+
+
+def split_keys(prepared: Prepared) -> dict[str, dict[str, list[str]]]:
+    """Keys of every fold's parts."""
+    keys = prepared.store.utterances.keys
+    return {
+        fold.name: {part: [keys[row] for row in getattr(fold, part)] for part in ("train", "val", "test")}
+        for fold in prepared.splits.folds
+    }
 
 
 def _candidates(prepared: Prepared) -> Any:

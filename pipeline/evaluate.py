@@ -1,0 +1,231 @@
+"""`mer evaluate`: score the models of a run again, on its own features or on another file made by the same encoders."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from mer.cache import FeatureStore, LabelColumn, MerError, SpecMismatchError
+
+from .batches import EpochShape
+from .engine import Arena, Member, predict
+from .metrics import labelled, score
+from .options import resolve_device
+from .protocols import Rows
+from .runs import LoadedMember, Predictions, Run
+from .summary import summarise
+from .team import Solo
+from .tensors import Source
+from .train import clean, companions_of, memory_budget, predictions_of
+
+CLOSE = 1e-4
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Scores of a run on some features."""
+
+    run: Run
+    features: Path
+    members: list[dict[str, Any]]
+    metrics: dict[str, Any]
+    parts: dict[str, Predictions]
+    notes: list[str]
+    same: bool | None
+    """Whether the recorded probabilities came out again (within 1e-4); None where other utterances were scored."""
+
+    def record(self) -> dict[str, Any]:
+        """Everything as JSON-able facts."""
+        facts = {"run": str(self.run.path), "features": str(self.features), "same_as_recorded": self.same}
+        return {**facts, "members": self.members, "metrics": self.metrics, "notes": self.notes}
+
+
+def evaluate(path: Path, features: Path | None = None, device: str = "auto") -> Evaluation:
+    """Score every member of a run on its test utterances.
+
+    On the corpus it was trained on, each member is scored on the test keys of its own fold. On another corpus, every
+    member is scored on the `test` split, or on everything when there are no splits.
+
+    Parameters
+    ----------
+    path : Path
+        Run folder.
+    features : Path, optional
+        Cache or pack; None takes the one the run was trained on.
+    device : str
+
+    Raises
+    ------
+    SpecMismatchError
+        If the features come from other encoders or settings than the run's.
+    MerError
+        If the target or its classes are missing, or there is nothing to score.
+    """
+    run = Run.open(path)
+    where = features if features is not None else Path(run.facts["features"]["path"])
+    store = FeatureStore.open(where)
+    sets = matching_sets(run, store)
+    label = matching_label(run, store)
+    steps = {modality: run.recipe.steps(modality) for modality in sets}
+    chosen = torch.device(resolve_device(device))
+    source = Source.open(store, sets, steps, memory_budget(chosen, None))
+    rows, notes = rows_to_score(run, store, label)
+    parts, entries = {}, []
+    for facts in run.members:
+        member = run.load_member(facts["name"])
+        found = predict_member(run, member, store, source, label, rows[facts["fold"]], chosen)
+        parts[member.name] = found
+        scores = clean(score(run.kind, found.labels, found.outputs))
+        entries.append({**{k: facts[k] for k in ("name", "fold", "seed", "best_epoch", "best_score")}, "test": scores})
+    priors = {m["name"]: run.load_member(m["name"]).prior for m in entries}
+    metrics = summarise(run.kind, len(run.classes), entries, parts, priors)
+    return Evaluation(run, where, entries, metrics, parts, notes, _as_recorded(run, parts))
+
+
+def matching_sets(run: Run, store: FeatureStore) -> dict[str, str]:
+    """Modality to the feature set whose spec equals the one the run was trained on.
+
+    Raises
+    ------
+    SpecMismatchError
+        If there is none; the message names what the file has instead.
+    """
+    chosen = {}
+    for modality, spec in run.specs.items():
+        equal = [name for name in store.set_names(modality) if store.sets[name].spec.fingerprint == spec.fingerprint]
+        if not equal:
+            there = ", ".join(store.set_names(modality)) or f"no {modality} features"
+            raise SpecMismatchError(
+                f"{store.path}: has {there}, but {run.path} was trained on {spec.set_name} "
+                f"(encoder {spec.name}, fingerprint {spec.fingerprint}); extract with that encoder and "
+                "settings, or train anew"
+            )
+        chosen[modality] = equal[-1]
+    return chosen
+
+
+def matching_label(run: Run, store: FeatureStore) -> LabelColumn:
+    """Return the run's target in this file, with class codes in the run's order; unknown classes count as unlabelled.
+
+    Raises
+    ------
+    MerError
+        If the target is missing, of another kind, or shares no class with the run's.
+    """
+    target = run.facts["target"]
+    column = store.utterances.labels.get(target)
+    if column is None or column.kind != run.kind:
+        there = ", ".join(f"{name} ({c.kind})" for name, c in store.utterances.labels.items()) or "no labels"
+        raise MerError(f"{store.path}: has {there}; the run predicts {target} ({run.kind})")
+    if column.kind == "real" or column.classes == run.classes:
+        return column
+    shared = set(column.classes) & set(run.classes)
+    if not shared or column.kind == "multi":
+        raise MerError(f"{store.path}: classes of {target} are {column.classes} and the run's are {run.classes}")
+    codes = np.array([run.classes.index(name) if name in shared else -1 for name in column.classes] + [-1])
+    return LabelColumn("class", run.classes, codes[column.values])
+
+
+def rows_to_score(run: Run, store: FeatureStore, label: LabelColumn) -> tuple[dict[str, Rows], list[str]]:
+    """Rows per fold to score, and what was left out.
+
+    Raises
+    ------
+    MerError
+        If no labelled utterance is left to score.
+    """
+    known = labelled(label.kind, label.values)
+    table = store.utterances
+    same = store.corpus.get("name", store.path.stem) == run.facts["corpus"]
+    rows: dict[str, Rows] = {}
+    notes = []
+    if same:
+        number = {key: row for row, key in enumerate(table.keys)}
+        for fold, parts in run.splits().items():
+            here = [number[key] for key in parts["test"] if key in number]
+            rows[fold] = np.sort(np.array([row for row in here if known[row]], dtype=np.int64))
+            if len(rows[fold]) < len(parts["test"]):
+                notes.append(
+                    f"fold {fold}: {len(parts['test']) - len(rows[fold])} test utterances are not in {store.path}"
+                )
+    else:
+        split = np.asarray(table.split, dtype=object)
+        everything = np.flatnonzero(known & (split == "test")) if (split == "test").any() else np.flatnonzero(known)
+        rows = dict.fromkeys(run.splits(), everything)
+        notes.append(
+            f"another corpus than the run's ({run.facts['corpus']}): all {len(everything)} utterances are scored"
+        )
+    if not any(len(part) for part in rows.values()):
+        raise MerError(f"{store.path}: has no labelled utterance that this run could be scored on")
+    return rows, notes
+
+
+def predict_member(
+    run: Run,
+    member: LoadedMember,
+    store: FeatureStore,
+    source: Source,
+    label: LabelColumn,
+    rows: Rows,
+    device: torch.device,
+) -> Predictions:
+    """Predict some rows with one loaded model."""
+    arena = arena_for(run, member, store, source, label, device)
+    nothing = np.zeros(0, dtype=np.int64)
+    beside = _companions(run, store, label, member.facts["fold"], rows)
+    one = Member(0, member.facts["fold"], member.facts["seed"], nothing, nothing, rows, beside)
+    gatherer = arena.gatherer([one], stacked=False)
+    outputs, vectors = predict(arena, Solo(member.model, device), gatherer, [one], [rows])[0]
+    return predictions_of(store, arena, "test", rows, outputs, vectors)
+
+
+def arena_for(
+    run: Run,
+    member: LoadedMember,
+    store: FeatureStore,
+    source: Source,
+    label: LabelColumn,
+    device: torch.device,
+) -> Arena:
+    """Return an arena in which one loaded model can predict."""
+    recipe = run.recipe
+    return Arena(
+        source=source,
+        labels=label.values.astype(np.float32) if label.kind == "real" else label.values,
+        dialogue=store.utterances.dialogue,
+        turn=np.asarray(store.utterances.turn),
+        recipe=recipe,
+        kind=label.kind,
+        metric=run.facts["metric"],
+        shape=EpochShape(1, recipe.batch_size),
+        device=device,
+        half=recipe.precision == "bfloat16" or (recipe.precision == "auto" and device.type == "cuda"),
+        in_context=run.facts["context"] != "none",
+        budget_bytes=memory_budget(device, None),
+        normalisers={m: [n] for m, n in member.normalisers.items()},
+        priors=member.prior[None],
+    )
+
+
+def _companions(run: Run, store: FeatureStore, label: LabelColumn, fold: str, rows: Rows) -> Rows:
+    parts = run.splits()[fold]
+    taken = set().union(*parts.values())
+    inside = np.array([row for row, key in enumerate(store.utterances.keys) if key in taken], dtype=np.int64)
+    unlabelled = np.flatnonzero(~labelled(label.kind, label.values))
+    return companions_of(run.facts["protocol"]["name"], len(store.utterances), np.union1d(inside, rows), unlabelled)
+
+
+def _as_recorded(run: Run, parts: Mapping[str, Predictions]) -> bool | None:
+    """Compare with the run's own predictions where the same keys were scored."""
+    for name, found in parts.items():
+        recorded = run.predictions(name).part("test")
+        if not np.array_equal(recorded.keys, found.keys):
+            return None
+        if np.abs(recorded.outputs - found.outputs).max(initial=0.0) > CLOSE:
+            return False
+    return True

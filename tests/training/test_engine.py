@@ -1,0 +1,199 @@
+"""The training loop: it learns, resumes exactly, and side by side is the same as one after the other."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from mer.cache import DamagedError, MerError
+from mer.pipeline.engine import rate_at
+from mer.pipeline.model import Model, class_weights
+from mer.pipeline.runs import Run
+from mer.pipeline.settings import Recipe, build_options
+from mer.pipeline.train import train
+from mer.stages.heads.base import HeadInputs, ModalityShape
+from mer.stages.heads.probe import LinearHead
+from training.killing import in_a_process
+
+from .toy import load_benchmark, write_toy
+
+PLAIN = {"head.input_dropout": 0.0, "head.modality_dropout": 0.0}
+"""No random draws in the head, so that runs in different company can be compared."""
+
+
+def fit(features: Path, out: Path, quick: dict[str, Any], **more: Any) -> Run:
+    dotted = {key.replace("__", "."): value for key, value in more.items()}
+    return train(build_options({**quick, "features": features, "out": out, **dotted})).run
+
+
+def weights(run: Run) -> dict[str, torch.Tensor]:
+    return {
+        f"{m['name']}/{key}": tensor
+        for m in run.members
+        for key, tensor in run.load_member(m["name"]).model.state_dict().items()
+    }
+
+
+def assert_equal(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor], tolerance: float = 0.0) -> None:
+    assert one.keys() == two.keys()
+    for name, tensor in one.items():
+        torch.testing.assert_close(tensor, two[name], rtol=tolerance, atol=tolerance, msg=name)
+
+
+def test_it_learns(toy: Path, tmp_path: Path, quick: dict[str, Any]) -> None:
+    run = fit(toy, tmp_path / "run", quick, train__epochs=30, train__lr=0.02)
+    metrics = run.facts["metrics"]
+    assert metrics["uar"]["mean"] > 0.85
+    assert metrics["uar"]["majority"] == pytest.approx(1 / 3)
+    history = run.history("official-seed0")
+    assert history[-1]["task"] < 0.5 * history[0]["task"]
+
+
+@pytest.mark.parametrize("head", ["linear", "concat", "drkf", "fdrl"])
+def test_side_by_side_is_one_after_the_other(toy: Path, tmp_path: Path, quick: dict[str, Any], head: str) -> None:
+    """Same batches, same initial weights, same updates; only where the sums are done differs."""
+    settings = {**quick, "head": head, "seeds": 2, "protocol": "session-folds", "folds": 2, "train.epochs": 2}
+    settings |= PLAIN
+    if head != "linear":
+        settings |= {"head.dim": 8, "head.dropout": 0.0, "head.hide_tokens": 0.0, "head.hide_spans": 0.0}
+    # what else a head draws at random: shuffled pairs, a second dropout
+    settings |= {"drkf": {"head.ed": 0.0}, "fdrl": {"head.fusion_dropout": 0.0}}.get(head, {})
+    runs = [fit(toy, tmp_path / mode, settings, parallel=mode) for mode in ("stacked", "sequential")]
+    assert [run.facts["engine"]["stack"] for run in runs] == [4, 1]
+    assert_equal(weights(runs[0]), weights(runs[1]), tolerance=2e-4)
+    for member in runs[0].members:
+        one, two = (run.predictions(member["name"]).outputs for run in runs)
+        np.testing.assert_allclose(one, two, atol=2e-3)
+
+
+def test_streaming_changes_nothing(toy: Path, tmp_path: Path, quick: dict[str, Any]) -> None:
+    whole = fit(toy, tmp_path / "whole", quick)
+    blocks = fit(toy, tmp_path / "blocks", quick, memory_gb=2e-6)
+    assert blocks.facts["engine"]["streamed"]
+    assert not whole.facts["engine"]["streamed"]
+    assert_equal(weights(whole), weights(blocks))
+
+
+def test_the_same_options_give_the_same_run(toy: Path, tmp_path: Path, quick: dict[str, Any]) -> None:
+    runs = [fit(toy, tmp_path / name, quick, head="drkf", head__dim=8, seeds=2) for name in ("a", "b")]
+    assert_equal(weights(runs[0]), weights(runs[1]))
+    one, two = (weights(runs[0])[f"official-seed{seed}/head.classifier.weight"] for seed in (0, 1))
+    assert not torch.equal(one, two)
+
+
+@pytest.fixture(scope="module", params=["sequential", "stacked"])
+def undisturbed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Settings of a run with early stopping, and where it was trained without a disturbance."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    cache = write_toy(folder / "toy.h5", load_benchmark("caches").write_cache)
+    given = {"features": cache, "head": "drkf", "head.dim": 8, "seeds": 2, "parallel": request.param, "device": "cpu"}
+    given |= {"train.epochs": 4, "train.patience": 2, "train.batch_size": 24, "train.deterministic": True}
+    given["checkpoint_seconds"] = 0.0
+    assert in_a_process({**given, "out": folder / "run"}) == 0
+    return given
+
+
+@pytest.mark.parametrize("while_saving", [False, True])
+def test_a_killed_run_ends_as_an_undisturbed_one(
+    undisturbed: dict[str, Any], tmp_path: Path, while_saving: bool
+) -> None:
+    disturbed = {**undisturbed, "out": tmp_path / "run"}
+    draw = random.Random(f"{undisturbed['parallel']}{while_saving}")
+    assert in_a_process(disturbed, draw.randrange(1, 8), while_saving) == -9
+    assert in_a_process(disturbed) == 0
+    one, two = Run.open(undisturbed["features"].parent / "run"), Run.open(tmp_path / "run")
+    assert_equal(weights(one), weights(two))
+    assert one.facts["metrics"] == two.facts["metrics"]
+    assert [one.history(m["name"]) for m in one.members] == [two.history(m["name"]) for m in two.members]
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_a_truncated_checkpoint_is_told(toy: Path, tmp_path: Path, quick: dict[str, Any]) -> None:
+    given = {**quick, "features": toy, "out": tmp_path / "run", "checkpoint_seconds": 0.0}
+    assert in_a_process(given, 6) == -9
+    checkpoint = next((tmp_path / "run" / "checkpoints").glob("*.safetensors"))
+    checkpoint.write_bytes(checkpoint.read_bytes()[:100])
+    with pytest.raises(DamagedError, match=r"team-0.safetensors: is damaged or missing .* delete it"):
+        train(build_options(given))
+
+
+def test_early_stopping_keeps_the_best_epoch(toy: Path, tmp_path: Path, quick: dict[str, Any]) -> None:
+    run = fit(toy, tmp_path / "run", quick, train__epochs=40, train__lr=0.02, train__patience=3)
+    member, history = run.members[0], run.history("official-seed0")
+    scores = [entry["val_wf1"] for entry in history]
+    assert len(history) < 40
+    assert member["best_epoch"] == int(np.argmax(scores)) + 1
+    assert member["best_score"] == max(scores)
+    assert member["val"]["wf1"] == pytest.approx(max(scores))
+    assert len(history) == member["best_epoch"] + 3
+
+
+def test_diverging_is_told(toy: Path, tmp_path: Path, quick: dict[str, Any]) -> None:
+    with pytest.raises(MerError, match=r"official-seed0 diverged in epoch 1 .* lower --lr \(now 1e\+30\)"):
+        fit(toy, tmp_path / "run", quick, train__lr=1e30, target="valence")
+
+
+def test_learning_rate_rises_and_falls() -> None:
+    assert rate_at(0.0, 0.1) < 0.02
+    assert rate_at(0.1, 0.1) == pytest.approx(1.0)
+    assert rate_at(0.55, 0.1) == pytest.approx(0.5)
+    assert rate_at(0.9999, 0.1) == pytest.approx(0.0, abs=1e-4)
+    assert rate_at(0.0, 0.0) == 1.0
+
+
+def model(kind: str, recipe: Recipe, weight: torch.Tensor | None = None) -> Model:
+    inputs = HeadInputs({"text": ModalityShape(2)}, kind, () if kind == "real" else ("a", "b", "c"))
+    return Model(LinearHead(inputs, LinearHead.Config()), None, recipe, weight)
+
+
+def test_task_losses_by_hand() -> None:
+    logits, labels = torch.randn(4, 3, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 2, -1, 1])
+    known = labels >= 0
+    expected = torch.nn.functional.cross_entropy(logits[known], labels[known])
+    torch.testing.assert_close(model("class", Recipe()).task_loss(logits, labels), expected)
+    weight = torch.tensor([1.0, 2.0, 0.5])
+    expected = torch.nn.functional.cross_entropy(logits[known], labels[known], weight)
+    torch.testing.assert_close(model("class", Recipe(), weight).task_loss(logits, labels), expected)
+    expected = torch.nn.functional.cross_entropy(logits[known], labels[known], label_smoothing=0.2)
+    torch.testing.assert_close(model("class", Recipe(label_smoothing=0.2)).task_loss(logits, labels), expected)
+    numbers = torch.tensor([1.0, float("nan")])
+    assert model("real", Recipe()).task_loss(torch.tensor([[3.0], [9.0]]), numbers).item() == 2.0
+    assert model("real", Recipe(real_loss="mse")).task_loss(torch.tensor([[3.0], [9.0]]), numbers).item() == 4.0
+    sets = torch.tensor([[1.0, 0.0, 1.0], [float("nan")] * 3])
+    expected = torch.nn.functional.binary_cross_entropy_with_logits(logits[:1], sets[:1])
+    torch.testing.assert_close(model("multi", Recipe()).task_loss(logits[:2], sets), expected)
+    assert model("class", Recipe()).task_loss(logits, torch.full((4,), -1)).item() == 0.0
+
+
+def test_class_weights_average_to_one() -> None:
+    labels = np.array([0] * 6 + [1] * 3 + [2])
+    weight = class_weights(labels, 4, "balanced")
+    assert weight is not None
+    np.testing.assert_allclose(weight.numpy(), [10 / 18, 10 / 9, 10 / 3, 1], rtol=1e-6)
+    assert class_weights(labels, 4, "none") is None
+
+
+def test_finished_runs_leave_a_stack(toy: Path, tmp_path: Path, quick: dict[str, Any]) -> None:
+    """With patience 1 runs stop at different epochs; every one still ends with the weights of its own best epoch."""
+    settings = {**quick, "seeds": 4, "train.epochs": 12, "train.patience": 1, "train.lr": 0.2, **PLAIN}
+    settings["target"] = "valence"  # its validation error is no step function of the weights
+    runs = [fit(toy, tmp_path / mode, settings, parallel=mode) for mode in ("stacked", "sequential")]
+    lengths = [[len(run.history(m["name"])) for m in run.members] for run in runs]
+    assert lengths[0] == lengths[1]
+    assert len(set(lengths[0])) > 1
+    assert_equal(weights(runs[0]), weights(runs[1]), tolerance=1e-3)
+
+
+def test_every_kind_of_target_trains(make_toy: Callable[..., Path], tmp_path: Path, quick: dict[str, Any]) -> None:
+    cache = make_toy()
+    numbers = fit(cache, tmp_path / "real", quick, target="valence", train__epochs=15, train__lr=0.1)
+    assert numbers.facts["metrics"]["pearson"]["mean"] > 0.7
+    assert numbers.facts["metric"] == "mae"
+    sets = fit(cache, tmp_path / "multi", quick, target="tags", train__epochs=15, train__lr=0.1)
+    assert sets.facts["metrics"]["macro_f1"]["mean"] > 0.8

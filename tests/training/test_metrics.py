@@ -1,0 +1,195 @@
+"""Scores against hand-computed values and scikit-learn."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import average_precision_score, f1_score, recall_score
+
+from mer.cache import MerError
+from mer.pipeline.compare import holm, mcnemar, permute, permute_classes
+from mer.pipeline.metrics import (
+    average_precision,
+    better,
+    bootstrap,
+    confusion,
+    per_class,
+    score,
+    scores_of_confusion,
+    selection_metric,
+    show,
+)
+
+TRUTH = np.array([0, 0, 0, 0, 1, 1, 2, 2, 2, 2])
+GUESS = np.array([0, 0, 1, 2, 1, 0, 2, 2, 2, 0])
+
+
+def one_hot(codes: np.ndarray, classes: int = 3) -> np.ndarray:
+    return np.eye(classes, dtype=np.float32)[codes]
+
+
+def test_class_scores_by_hand() -> None:
+    found = score("class", TRUTH, one_hot(GUESS))
+    # recalls 2/4, 1/2, 3/4; precisions 2/4, 1/2, 3/4; F1 the same
+    assert found["war"] == pytest.approx(0.6)
+    assert found["uar"] == pytest.approx((0.5 + 0.5 + 0.75) / 3)
+    assert found["wf1"] == pytest.approx((4 * 0.5 + 2 * 0.5 + 4 * 0.75) / 10)
+    assert found["macro_f1"] == pytest.approx((0.5 + 0.5 + 0.75) / 3)
+
+
+def test_unlabelled_rows_are_left_out_and_absent_classes_do_not_count() -> None:
+    found = score("class", np.append(TRUTH, -1), one_hot(np.append(GUESS, 1), classes=5))
+    assert found == score("class", TRUTH, one_hot(GUESS))
+
+
+def test_no_rows_give_nan() -> None:
+    assert all(np.isnan(v) for v in score("class", np.array([-1]), one_hot(np.array([0]))).values())
+    assert show("wf1", float("nan")) == "–"
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=60))
+@settings(max_examples=60, deadline=None)
+def test_class_scores_agree_with_scikit_learn(pairs: list[tuple[int, int]]) -> None:
+    truth, guess = (np.array(column) for column in zip(*pairs, strict=True))
+    found = scores_of_confusion(confusion(truth, guess, 4))
+    assert found["wf1"] == pytest.approx(f1_score(truth, guess, average="weighted", zero_division=0))
+    assert found["macro_f1"] == pytest.approx(f1_score(truth, guess, average="macro", zero_division=0))
+    assert found["war"] == pytest.approx(np.mean(truth == guess))
+    recalls = recall_score(truth, guess, labels=np.unique(truth), average=None, zero_division=0)
+    assert found["uar"] == pytest.approx(recalls.mean())
+
+
+def test_per_class_table() -> None:
+    rows = per_class(confusion(TRUTH, GUESS, 3), ("a", "b", "c"))
+    assert [(r.name, r.precision, r.recall, r.support) for r in rows] == [
+        ("a", 0.5, 0.5, 4),
+        ("b", 0.5, 0.5, 2),
+        ("c", 0.75, 0.75, 4),
+    ]
+
+
+def test_numbers_by_hand() -> None:
+    truth = np.array([-3.0, -1.2, 0.0, 0.4, 2.6, 1.0])
+    guess = np.array([[-2.0], [0.2], [-0.1], [0.6], [3.4], [1.0]])
+    found = score("real", truth, guess)
+    assert found["mae"] == pytest.approx((1 + 1.4 + 0.1 + 0.2 + 0.8 + 0) / 6)
+    assert found["pearson"] == pytest.approx(np.corrcoef(truth, guess[:, 0])[0, 1])
+    assert found["acc2"] == pytest.approx(4 / 6)  # -1.2 and 0 land on the other side
+    assert found["acc2_nonzero"] == pytest.approx(4 / 5)
+    assert found["acc7"] == pytest.approx(3 / 6)  # -3/-2 no, -1/0 no, 0/0 yes, 0/1 no, 3/3 yes, 1/1 yes
+    assert found["acc5"] == pytest.approx(4 / 6)  # clipping to 2 makes -3 and -2 alike
+
+
+def test_a_constant_guess_has_no_correlation() -> None:
+    assert np.isnan(score("real", np.array([1.0, 2.0]), np.array([[0.5], [0.5]]))["pearson"])
+
+
+def test_sets_by_hand() -> None:
+    truth = np.array([[1, 0, 0], [1, 1, 0], [0, 1, 0]], dtype=float)
+    guess = np.array([[0.9, 0.6, 0.1], [0.8, 0.7, 0.2], [0.6, 0.2, 0.4]])
+    found = score("multi", truth, guess)
+    # class 0: tp 2 fp 1 fn 0 -> 0.8; class 1: tp 1 fp 1 fn 1 -> 0.5; class 2 never occurs
+    assert found["macro_f1"] == pytest.approx(0.65)
+    assert found["micro_f1"] == pytest.approx(2 * 3 / (2 * 3 + 2 + 1))
+    assert found["map"] == pytest.approx((1.0 + (1 + 2 / 3) / 2) / 2)
+
+
+@given(st.lists(st.tuples(st.booleans(), st.integers(0, 4)), min_size=1, max_size=40))
+@settings(max_examples=60, deadline=None)
+def test_average_precision_agrees_with_scikit_learn(pairs: list[tuple[bool, int]]) -> None:
+    truth, outputs = (np.array(column) for column in zip(*pairs, strict=True))
+    if truth.any():
+        assert average_precision(truth, outputs) == pytest.approx(average_precision_score(truth, outputs))
+
+
+def test_two_way_f1_of_numbers_agrees_with_scikit_learn() -> None:
+    rng = np.random.default_rng(0)
+    truth, guess = rng.integers(-3, 4, 80).astype(float), rng.normal(size=(80, 1))
+    found, nonzero = score("real", truth, guess), truth != 0
+    assert found["f1"] == pytest.approx(f1_score(truth >= 0, guess[:, 0] >= 0, average="weighted"))
+    expected = f1_score(truth[nonzero] > 0, guess[nonzero, 0] > 0, average="weighted")
+    assert found["f1_nonzero"] == pytest.approx(expected)
+
+
+def test_selection() -> None:
+    assert selection_metric("class", "auto") == "wf1"
+    assert better("mae", 0.5, 0.6)
+    assert better("uar", 0.6, 0.5)
+    assert not better("uar", float("nan"), 0.1)
+    with pytest.raises(MerError, match=r"'mae' is not defined for a target of kind 'class'"):
+        selection_metric("class", "mae")
+
+
+def test_bootstrap_of_equal_scores_is_a_point() -> None:
+    found = bootstrap(np.full((5, 3), 0.7))
+    assert (found.mean, found.low, found.high) == pytest.approx((0.7, 0.7, 0.7))
+    assert found.std == pytest.approx(0, abs=1e-12)
+
+
+def test_bootstrap_covers_folds_and_seeds() -> None:
+    values = np.array([[0.5, 0.52], [0.7, 0.72], [0.6, 0.62]])
+    found = bootstrap(values)
+    assert found.mean == pytest.approx(0.61)
+    assert found.std == pytest.approx(values.std(ddof=1))
+    assert 0.5 <= found.low < 0.56
+    assert 0.66 < found.high <= 0.72
+    # resampling the six runs as if they were independent would give a narrower interval
+    naive = np.random.default_rng(0).choice(values.ravel(), (2000, 6)).mean(1)
+    assert found.high - found.low > np.subtract(*np.percentile(naive, [97.5, 2.5]))
+
+
+def test_bootstrap_of_one_run_says_nothing() -> None:
+    found = bootstrap(np.array([[0.5]]))
+    assert found.mean == 0.5
+    assert np.isnan([found.std, found.low, found.high]).all()
+
+
+def test_mcnemar_by_hand() -> None:
+    labels = np.zeros(10, dtype=int)
+    left = np.array([0] * 9 + [1])
+    right = np.array([0] * 3 + [1] * 6 + [0])
+    only_left, only_right, p = mcnemar(labels, left, right)
+    assert (only_left, only_right) == (6, 1)
+    assert p == pytest.approx(2 * (1 + 7) / 2**7)
+
+
+def test_holm_by_hand() -> None:
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+
+
+def test_permutation_of_equal_runs_is_one() -> None:
+    guess = GUESS[None]
+    difference, p = permute_classes("war", TRUTH, guess, guess, np.arange(10), 200, 0)
+    assert (difference, p) == (0.0, 1.0)
+
+
+def test_permutation_agrees_with_every_sign_flip() -> None:
+    """With ten groups all 1024 swaps can be listed; for accuracy the statistic is a sum over groups."""
+    labels = np.zeros(10, dtype=int)
+    left, right = np.array([1, 1, 1, 1, 1, 1, 0, 0, 0, 0]), np.array([0, 0, 0, 0, 0, 1, 1, 0, 0, 0])
+    gain = (right == 0).astype(int) - (left == 0)
+    signs = np.array(np.meshgrid(*[[1, -1]] * 10)).reshape(10, -1)
+    exact = np.mean(np.abs(gain @ signs) >= abs(gain.sum()))
+    difference, p = permute_classes("war", labels, left[None], right[None], np.arange(10), 20000, 0)
+    assert difference == pytest.approx(0.4)
+    assert p == pytest.approx(exact, abs=0.02)
+
+
+def test_the_general_permutation_agrees_with_the_fast_one() -> None:
+    rng = np.random.default_rng(3)
+    labels, group = rng.integers(0, 3, 60), np.repeat(np.arange(20), 3)
+    left, right = rng.integers(0, 3, (2, 60)), np.where(rng.random((2, 60)) < 0.4, labels, rng.integers(0, 3, (2, 60)))
+    fast = permute_classes("uar", labels, left, right, group, 4000, 0)
+    slow = permute("class", "uar", labels, one_hot(left), one_hot(right), group, 600, 1)
+    assert slow[0] == pytest.approx(fast[0])
+    assert slow[1] == pytest.approx(fast[1], abs=0.06)
+
+
+def test_groups_swap_together() -> None:
+    """Ten right answers that come from one dialogue are one piece of evidence, not ten."""
+    labels = np.zeros(10, dtype=int)
+    left, right = np.ones((1, 10), dtype=int), np.zeros((1, 10), dtype=int)
+    assert permute_classes("war", labels, left, right, np.zeros(10, dtype=int), 500, 0)[1] == 1.0
+    assert permute_classes("war", labels, left, right, np.arange(10), 4000, 0)[1] < 0.01

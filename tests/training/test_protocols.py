@@ -1,0 +1,193 @@
+"""Folds: nobody is on both sides, every row is tested once, and leaks are refused."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mer.cache import LabelColumn, MerError, UtteranceTable
+from mer.pipeline.extract import utterance_table
+from mer.pipeline.protocols import Request, copies_of, find_leaks, make_splits, splits_digest
+from mer.stages.utterance import Utterance
+
+from .toy import TARGETS, toy_utterances
+
+
+def request_for(utterances: list[Utterance] | None = None, **changes: object) -> Request:
+    utterances = toy_utterances() if utterances is None else utterances
+    table = utterance_table(utterances, TARGETS, np.full(len(utterances), np.nan))
+    request = Request(table, table.labels["emotion"], np.full(len(utterances), -1))
+    return replace(request, **changes)  # type: ignore[arg-type]
+
+
+def values(table: UtteranceTable, column: str, rows: np.ndarray) -> set[str]:
+    return {getattr(table, column)[row] for row in rows}
+
+
+@pytest.mark.parametrize(
+    ("protocol", "count"), [("session-folds", 5), ("emobox-folds", 5), ("kfold", 5), ("speaker-folds", 10)]
+)
+def test_every_labelled_row_is_tested_once(protocol: str, count: int) -> None:
+    request = request_for()
+    splits = make_splits(protocol, request)
+    assert len(splits.folds) == count
+    tested = np.concatenate([fold.test for fold in splits.folds])
+    assert sorted(tested) == sorted(request.rows)
+    for fold in splits.folds:
+        for kind in ("speaker", "dialogue"):
+            seen = np.concatenate([fold.train, fold.val])
+            assert not values(request.table, kind, seen) & values(request.table, kind, fold.test)
+        assert not values(request.table, "dialogue", fold.train) & values(request.table, "dialogue", fold.val)
+
+
+def test_official_takes_the_corpus_splits() -> None:
+    request = request_for()
+    fold = make_splits("official", request).folds[0]
+    split = np.array(request.table.split)
+    for name in ("train", "val", "test"):
+        assert set(split[getattr(fold, name)]) == {name}
+
+
+def test_official_without_validation_takes_it_by_dialogue_from_training() -> None:
+    utterances = [replace(u, split="train" if u.split == "val" else u.split) for u in toy_utterances()]
+    request = request_for(utterances)
+    fold = make_splits("official", request).folds[0]
+    assert values(request.table, "split", fold.val) == {"train"}
+    assert not values(request.table, "dialogue", fold.train) & values(request.table, "dialogue", fold.val)
+    assert 0.05 < len(fold.val) / (len(fold.train) + len(fold.val)) < 0.3
+
+
+def test_validation_is_by_speaker_where_there_are_no_dialogues() -> None:
+    request = request_for([replace(u, dialogue="") for u in toy_utterances()])
+    for fold in make_splits("session-folds", request).folds:
+        assert not values(request.table, "speaker", fold.train) & values(request.table, "speaker", fold.val)
+
+
+def test_session5_tests_the_last_session_only() -> None:
+    utterances = [replace(u, session=u.session.replace("Ses5", "Ses10")) for u in toy_utterances()]
+    request = request_for(utterances)
+    folds = make_splits("session5-test", request).folds
+    assert [values(request.table, "session", fold.test) for fold in folds] == [{"Ses10"}]
+
+
+def test_speaker_folds_leave_out_shared_dialogues_and_say_so() -> None:
+    request = request_for()
+    splits = make_splits("speaker-folds", request)
+    fold = splits.folds[0]
+    partner = "s1b" if values(request.table, "speaker", fold.test) == {"s1a"} else "s1a"
+    assert partner not in values(request.table, "speaker", np.concatenate([fold.train, fold.val]))
+    assert any("share a dialogue with the test speaker" in note for note in splits.notes)
+
+
+def test_fewer_folds_merge_groups() -> None:
+    folds = make_splits("session-folds", request_for(folds=2)).folds
+    assert sorted(len(fold.name.split("+")) for fold in folds) == [2, 3]
+
+
+@pytest.mark.parametrize(
+    ("protocol", "changes", "told"),
+    [
+        ("oficial", {}, "did you mean 'official'"),
+        ("session-folds", {"folds": 9}, "9 folds were asked for but there are 5 sessions"),
+        ("kfold", {"folds": 500}, "500 folds were asked for but there are only"),
+        ("kfold", {"folds": 1}, "at least 2 folds"),
+    ],
+)
+def test_impossible_requests_are_told(protocol: str, changes: dict[str, object], told: str) -> None:
+    with pytest.raises(MerError, match=told):
+        make_splits(protocol, request_for(**changes))
+
+
+def test_no_splits_suggests_folds() -> None:
+    with pytest.raises(MerError, match="use --protocol kfold"):
+        make_splits("official", request_for([replace(u, split="") for u in toy_utterances()]))
+
+
+def test_one_class_only() -> None:
+    request = request_for([replace(u, labels={**u.labels, "emotion": "sad"}) for u in toy_utterances()])
+    with pytest.raises(MerError, match="all training utterances are 'sad'; a head needs at least two classes"):
+        make_splits("kfold", request)
+
+
+def test_a_class_tested_but_never_trained() -> None:
+    def relabel(u: Utterance) -> Utterance:
+        name = u.labels["emotion"]
+        return replace(u, labels={**u.labels, "emotion": "happy" if name == "sad" and u.split != "test" else name})
+
+    with pytest.raises(MerError, match="class 'sad' is tested but absent from its training part"):
+        make_splits("official", request_for([relabel(u) for u in toy_utterances()]))
+
+
+def test_no_labels_at_all() -> None:
+    request = request_for([replace(u, labels={}) for u in toy_utterances()])
+    with pytest.raises(MerError, match="no utterance has a label"):
+        make_splits("official", request)
+
+
+def test_a_shared_dialogue_is_refused_and_can_be_allowed() -> None:
+    utterances = toy_utterances()
+    inside = next(u for u in utterances if u.split == "train")
+    leaky = [replace(u, dialogue=inside.dialogue) if u.key == "s5/d0_u4" else u for u in utterances]
+    with pytest.raises(MerError, match=r"leak in fold official: 1 x dialogue in both training and test.*--allow-leak"):
+        make_splits("official", request_for(leaky))
+    assert any("leak" in note for note in make_splits("official", request_for(leaky), allow_leak=True).notes)
+
+
+def test_speakers_may_cross_officially_but_not_between_sessions() -> None:
+    leaky = [replace(u, speaker="same") for u in toy_utterances()]
+    make_splits("official", request_for(leaky))
+    with pytest.raises(MerError, match="x speaker in both training and test"):
+        make_splits("session-folds", request_for(leaky))
+
+
+def test_copies_are_found_and_kept_together_by_kfold() -> None:
+    copies = np.full(120, -1)
+    copies[[0, 4]] = 7  # session 1 (train) and session 5 (test)
+    with pytest.raises(MerError, match="identical text and media"):
+        make_splits("official", request_for(copies=copies))
+    for fold in make_splits("kfold", request_for(copies=copies, group_by="none")).folds:
+        assert len({0, 4} & set(fold.test)) != 1
+
+
+def test_equal_words_alone_are_no_copies() -> None:
+    words = [b"yeah", b"yeah", b"yeah", b"no"]
+    assert set(copies_of({"text": words}, 4)) == {-1}
+    found = copies_of({"text": words, "audio": [b"a", b"b", b"a", b"a"], "face": [b"", b"", b"", b""]}, 4)
+    assert found[0] == found[2]
+    assert len(set(found)) == 3
+
+
+def test_digest_changes_with_the_folds() -> None:
+    request = request_for()
+    one = splits_digest(request.table, make_splits("kfold", request))
+    assert one == splits_digest(request.table, make_splits("kfold", request))
+    assert one != splits_digest(request.table, make_splits("kfold", replace(request, seed=1)))
+
+
+@given(st.data())
+@settings(max_examples=25, deadline=None)
+def test_kfold_never_leaks(data: st.DataObject) -> None:
+    """Whatever ties rows together, no speaker, dialogue or copy that kfold keeps together is on both sides."""
+    count = 60
+    speaker = data.draw(st.lists(st.integers(0, 14), min_size=count, max_size=count))
+    dialogue = data.draw(st.lists(st.integers(0, 30), min_size=count, max_size=count))
+    table = UtteranceTable.of(
+        [str(i) for i in range(count)],
+        {},
+        speaker=[f"s{x}" if x else "" for x in speaker],
+        dialogue=[f"d{x}" if x else "" for x in dialogue],
+    )
+    copies = np.array(data.draw(st.lists(st.integers(-1, 50), min_size=count, max_size=count)))
+    label = LabelColumn("class", ("a", "b"), np.arange(count) % 2)
+    group_by = data.draw(st.sampled_from(["auto", "speaker", "dialogue", "none"]))
+    request = Request(table, label, copies, folds=3, group_by=group_by)
+    try:
+        splits = make_splits("kfold", request)
+    except MerError:  # too few groups for three folds
+        return
+    assert find_leaks(request, splits.folds, splits.apart) == []
+    assert sorted(np.concatenate([fold.test for fold in splits.folds])) == list(range(count))

@@ -1,0 +1,357 @@
+"""`mer train`, `evaluate`, `compare` and `--sweep` through the command line and the Python entry."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from mer.cache import MerError, SpecMismatchError
+from mer.pipeline.cli import app
+from mer.pipeline.compare import compare
+from mer.pipeline.evaluate import evaluate
+from mer.pipeline.runs import Run
+from mer.pipeline.settings import TrainOptions, build_options
+from mer.pipeline.sweep import run_sweep
+from mer.pipeline.train import train
+from mer.stages.protocols import LabelSpec
+
+from .toy import toy_utterances
+
+FAST = ["--seeds", "1", "--epochs", "2", "--batch-size", "16", "--head", "linear", "--device", "cpu"]
+
+
+@pytest.fixture(autouse=True)
+def _quiet_log() -> Iterator[None]:
+    """Take back what the commands do to the log."""
+    yield
+    logger = logging.getLogger("mer")
+    logger.handlers.clear()
+    logger.propagate = True
+
+
+def cli(*arguments: Any) -> str:
+    outcome = CliRunner().invoke(app, [str(a) for a in arguments], catch_exceptions=False)
+    assert outcome.exit_code == 0, outcome.output
+    return outcome.stdout
+
+
+@pytest.fixture
+def run(toy: Path, tmp_path: Path, quick: dict[str, Any]) -> Run:
+    given = {**quick, "features": toy, "out": tmp_path / "run", "seeds": 2, "protocol": "session-folds"}
+    return train(build_options(given)).run
+
+
+def test_train_prints_scores_and_leaves_a_run(toy: Path, tmp_path: Path) -> None:
+    shown = cli("train", "-f", toy, "-o", tmp_path / "run", *FAST)
+    for words in ("linear on toy (text, audio)", "weighted F1", "95 % interval", "prior alone", "angry", "official"):
+        assert words in shown
+    facts = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert facts["status"] == "done"
+    assert facts["classes"] == ["angry", "happy", "sad"]
+    assert set(facts["features"]["sets"]) == {"text", "audio"}
+    assert {p.suffix for p in (tmp_path / "run").rglob("*") if p.is_file()} == {".json", ".npz", ".safetensors"}
+
+
+def test_json_is_the_record(toy: Path, tmp_path: Path) -> None:
+    facts = json.loads(cli("train", "-f", toy, "-o", tmp_path / "run", "--json", "--protocol", "kfold", *FAST))
+    assert len(facts["members"]) == 5
+    assert set(facts["metrics"]) == {"war", "uar", "wf1", "macro_f1", "confusion"}
+    assert np.sum(facts["metrics"]["confusion"]) == 117  # every labelled utterance once
+
+
+def test_the_record_adds_up(run: Run) -> None:
+    facts = run.facts
+    grid = [m["test"]["war"] for m in run.members]
+    assert facts["metrics"]["war"]["mean"] == pytest.approx(np.mean(grid))
+    assert facts["metrics"]["war"]["std"] == pytest.approx(np.std(grid, ddof=1))
+    pooled = []
+    for seed in (0, 1):
+        parts = [run.predictions(m["name"]).part("test") for m in run.members if m["seed"] == seed]
+        right = np.concatenate([p.outputs.argmax(1) == p.labels for p in parts])
+        assert len(right) == 117
+        pooled.append(right.mean())
+    assert facts["metrics"]["war"]["pooled"] == pytest.approx(np.mean(pooled))
+    splits = run.splits()
+    assert sorted(key for parts in splits.values() for key in parts["test"]) == sorted(
+        u.key for u in toy_utterances() if u.labels["emotion"]
+    )
+
+
+def test_predictions_stand_beside_their_keys(run: Run) -> None:
+    wanted = {u.key: u.labels["emotion"] for u in toy_utterances()}
+    found = run.predictions(run.members[0]["name"])
+    assert set(found.split) == {"val", "test"}
+    assert [run.classes[code] for code in found.labels] == [wanted[key] for key in found.keys]
+    np.testing.assert_allclose(found.outputs.sum(1), 1, atol=1e-5)
+    assert found.vectors.shape == (len(found.keys), 10)
+
+
+def test_an_utterance_without_any_modality_is_answered_by_the_prior(
+    make_toy: Callable[..., Path], tmp_path: Path, quick: dict[str, Any]
+) -> None:
+    """Rows 4 (test), 3 (validation) and 0 (training) have nothing; 9 (test) lacks only audio."""
+    cache = make_toy(missing_audio=(0, 3, 4, 9), missing_text=(0, 3, 4))
+    found = train(build_options({**quick, "features": cache, "out": tmp_path / "run"})).run
+    assert found.facts["utterances"]["without_any_modality"] == 3
+    assert found.facts["utterances"]["without"] == {"text": 3, "audio": 4}
+    assert any("1 training utterances have no modality at all" in note for note in found.facts["notes"])
+    assert any("1 test utterances have no modality; the training prior answers" in n for n in found.facts["notes"])
+    predictions = found.predictions("official-seed0")
+    prior = found.load_member("official-seed0").prior
+    bare = predictions.by_prior
+    assert sorted(predictions.keys[bare]) == ["s4/d0_u3", "s5/d0_u4"]
+    np.testing.assert_array_equal(predictions.outputs[bare], np.repeat(prior[None], 2, axis=0))
+    assert np.isnan(predictions.vectors[bare].astype(float)).all()
+    assert not np.isnan(predictions.vectors[~bare].astype(float)).any()
+    assert len(predictions.part("test").keys) == 24 - 3  # unlabelled ones are not scored; bare ones are
+
+
+def test_a_finished_run_is_not_overwritten_and_an_unfinished_one_only_by_the_same_options(
+    toy: Path, tmp_path: Path, quick: dict[str, Any]
+) -> None:
+    given = {**quick, "features": toy, "out": tmp_path / "run"}
+    made = train(build_options(given)).run
+    with pytest.raises(MerError, match="holds a finished run; choose another --out, or replace it with --overwrite"):
+        train(build_options(given))
+    made.facts["status"] = "running"
+    made.write()
+    with pytest.raises(MerError, match="holds an unfinished run with other options"):
+        train(build_options({**given, "train.lr": 0.5}))
+    assert train(build_options(given)).run.facts["status"] == "done"
+    assert train(build_options({**given, "overwrite": True, "train.lr": 0.5})).run.facts["recipe"]["lr"] == 0.5
+    (tmp_path / "letters").mkdir()
+    (tmp_path / "letters" / "dear.txt").write_text("keep me")
+    with pytest.raises(MerError, match="exists and is no run"):
+        train(build_options({**given, "out": tmp_path / "letters", "overwrite": True}))
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"target": "emotoin"}, "has no target 'emotoin'; did you mean 'emotion'"),
+        ({"modalities": ["text", "face"]}, "has no face features; it has audio, text"),
+        ({"sets": {"audio": "hubert"}}, "has no audio features 'hubert'"),
+        ({"head": "dkrf"}, "unknown head 'dkrf'; did you mean 'drkf'"),
+        ({"head": "drkf", "head.dmi": 4}, "unknown setting 'head.dmi'; did you mean 'dim'"),
+        ({"head.input_dropout": "much"}, "head.input_dropout = 'much' is not of the type float"),
+        ({"train.epoch": 4}, "unknown setting 'train.epoch'; did you mean 'epochs'"),
+        ({"epoch": 4}, "unknown setting 'epoch'"),
+        ({"context.layers": 2}, r"settings of \[context\] are given but no context is chosen"),
+        ({"context": "lstm"}, "context.kind = 'lstm' is not possible; use one of none, bigru, transformer"),
+        ({"train.select": "mae"}, "metric 'mae' is not defined for a target of kind 'class'"),
+        ({"target": "valence", "train.class_weights": "balanced"}, "needs a target of classes"),
+        ({"protocol": "speaker-folds", "folds": 40}, "40 folds were asked for but there are 10 speakers"),
+        ({"device": "cuda:99"}, "device 'cuda:99'"),
+        ({"seeds": 0}, "seeds = 0 is too small"),
+    ],
+)
+def test_wrong_requests_are_told_in_one_line(
+    toy: Path, tmp_path: Path, quick: dict[str, Any], changes: dict[str, Any], told: str
+) -> None:
+    with pytest.raises(MerError, match=told) as caught:
+        train(build_options({**quick, "features": toy, "out": tmp_path / "run", **changes}))
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_labels_absent_are_told(make_toy: Callable[..., Path], quick: dict[str, Any]) -> None:
+    bare = [replace(u, labels={}) for u in toy_utterances()]
+    with pytest.raises(MerError, match="no utterance has a label for 'emotion'"):
+        train(build_options({**quick, "features": make_toy("bare.h5", utterances=bare)}))
+    cache = make_toy("none.h5", utterances=bare, targets={"mood": LabelSpec("class", ("x", "y"))})
+    with pytest.raises(MerError, match="no utterance has a label for 'mood'"):
+        train(build_options({**quick, "features": cache}))
+
+
+def test_settings_come_from_a_file_and_the_command_line_wins(toy: Path, tmp_path: Path) -> None:
+    config = tmp_path / "run.toml"
+    config.write_text(
+        f'features = "{toy}"\nseeds = 1\nprotocol = "kfold"\n[train]\nlr = 1e-4\nepochs = 1\n'
+        '[head]\nname = "concat"\ndim = 8\n[context]\nkind = "bigru"\n'
+    )
+    options = build_options(
+        {"seeds": 2, "train.lr": 2e-4}, config, ["head.dim=16", "train.clip=2", "context.causal=true"]
+    )
+    assert (options.head, options.context, options.protocol, options.seeds) == ("concat", "bigru", "kfold", 2)
+    assert dict(options.head_settings) == {"dim": 16}
+    assert dict(options.context_settings) == {"causal": True}
+    assert (options.recipe.lr, options.recipe.clip, options.recipe.epochs) == (2e-4, 2.0, 1)
+    config.write_text("seeds = ")
+    with pytest.raises(MerError, match="is not TOML"):
+        build_options({}, config)
+    with pytest.raises(MerError, match="cannot be read"):
+        build_options({}, tmp_path / "absent.toml")
+    with pytest.raises(MerError, match="is not an assignment"):
+        build_options({"features": toy}, settings=["head.dim"])
+    with pytest.raises(MerError, match="no features named"):
+        build_options({})
+
+
+def test_identity_leaves_out_place_and_pace(toy: Path) -> None:
+    one = TrainOptions(toy, out=Path("a"), memory_gb=1.0, checkpoint_seconds=1.0)
+    assert one.identity() == TrainOptions(toy, out=Path("b")).identity()
+    assert one.identity() != TrainOptions(toy, seeds=2).identity()
+
+
+@pytest.mark.parametrize("context", ["bigru", "transformer"])
+def test_context_trains_and_evaluates(toy: Path, tmp_path: Path, quick: dict[str, Any], context: str) -> None:
+    given = {**quick, "features": toy, "out": tmp_path / "run", "context": context, "context.hidden": 8}
+    found = train(build_options(given)).run
+    assert found.facts["engine"]["stack"] == 1
+    assert evaluate(found.path).same is True
+
+
+def test_a_causal_context_does_not_see_later_turns(toy: Path, tmp_path: Path, quick: dict[str, Any]) -> None:
+    """Take the last turns of the test dialogues away: earlier answers stay only where context is causal."""
+    early = {u.key for u in toy_utterances() if u.turn < 3}
+    for causal in (True, False):
+        given = {**quick, "features": toy, "out": tmp_path / f"run-{causal}", "context": "bigru", "context.hidden": 8}
+        found = train(build_options({**given, "context.causal": causal})).run
+        whole = found.predictions("official-seed0").part("test")
+        splits = found.splits()
+        splits["official"]["test"] = [key for key in splits["official"]["test"] if key in early]
+        found.save_splits(splits)
+        cut = evaluate(found.path).parts["official-seed0"]
+        place = [whole.keys.tolist().index(key) for key in cut.keys]
+        gap = np.abs(whole.outputs[place] - cut.outputs).max()
+        assert bool(gap < 1e-5) is causal
+
+
+def test_evaluate_repeats_the_recorded_scores(run: Run) -> None:
+    found = evaluate(run.path)
+    assert found.same is True
+    assert found.metrics == run.facts["metrics"]
+    assert "the recorded predictions came out again" in cli("evaluate", run.path)
+    assert json.loads(cli("evaluate", run.path, "--json"))["same_as_recorded"] is True
+
+
+def test_evaluate_refuses_features_of_other_encoders(run: Run, make_toy: Callable[..., Path]) -> None:
+    other = make_toy("other.h5", audio_name="another")
+    with pytest.raises(
+        SpecMismatchError, match=r"has audio-another-.* was trained on audio-toy-.* train anew"
+    ) as caught:
+        evaluate(run.path, other)
+    assert "\n" not in str(caught.value)
+
+
+def test_evaluate_on_another_corpus_scores_its_test_split(run: Run, make_toy: Callable[..., Path]) -> None:
+    found = evaluate(run.path, make_toy("other.h5", corpus="elsewhere"))
+    assert found.same is None
+    assert any("another corpus" in note for note in found.notes)
+    assert {len(p.keys) for p in found.parts.values()} == {21}
+
+
+def test_evaluate_says_what_is_no_run(run: Run, toy: Path, tmp_path: Path) -> None:
+    with pytest.raises(MerError, match="is no run"):
+        evaluate(tmp_path)
+    model = run.model_path(run.members[0]["name"])
+    model.write_bytes(model.read_bytes()[:50])
+    with pytest.raises(MerError, match="safetensors: is damaged or missing"):
+        evaluate(run.path)
+    (run.path / "run.json").write_text("{")
+    with pytest.raises(MerError, match=r"run\.json: is damaged"):
+        evaluate(run.path)
+
+
+def test_compare_finds_a_difference_and_no_difference(toy: Path, tmp_path: Path, quick: dict[str, Any]) -> None:
+    given = {**quick, "features": toy, "protocol": "session-folds", "train.lr": 0.02}
+    good = train(build_options({**given, "out": tmp_path / "good", "train.epochs": 15})).run
+    bad = train(build_options({**given, "out": tmp_path / "bad", "train.epochs": 1, "train.lr": 1e-6})).run
+    pair = compare([bad.path, good.path])[0]
+    assert pair.difference == pytest.approx(
+        good.facts["metrics"]["war"]["pooled"] - bad.facts["metrics"]["war"]["pooled"]
+    )
+    assert pair.p < 0.01
+    assert pair.groups == 20
+    assert pair.utterances == 117
+    assert pair.only_second > pair.only_first  # type: ignore[operator]
+    same = compare([good.path, good.path])[0]
+    assert (same.difference, same.p, same.p_mcnemar) == (0.0, 1.0, 1.0)
+    shown = cli("compare", bad.path, good.path)
+    assert f"{good.path} is better" in " ".join(shown.split())
+    assert "swaps the two runs' answers" in " ".join(shown.split())
+    assert json.loads(cli("compare", bad.path, good.path, "--json"))[0]["groups"] == 20
+    with pytest.raises(MerError, match="at least two runs"):
+        compare([good.path])
+
+
+def test_compare_refuses_other_targets(run: Run, toy: Path, tmp_path: Path, quick: dict[str, Any]) -> None:
+    other = train(build_options({**quick, "features": toy, "target": "valence", "out": tmp_path / "v"})).run
+    with pytest.raises(MerError, match="not comparable"):
+        compare([run.path, other.path])
+    again = train(build_options({**quick, "features": toy, "target": "valence", "out": tmp_path / "w", "seeds": 2})).run
+    assert compare([other.path, again.path])[0].metric == "mae"
+
+
+def test_a_sweep_tunes_on_validation_and_goes_on(
+    toy: Path, tmp_path: Path, quick: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "sweep.toml"
+    file.write_text('method = "grid"\n[space]\n"train.lr" = [1e-6, 0.03]\n"head.input_dropout" = [0.0]\n')
+    options = build_options({**quick, "features": toy, "out": tmp_path / "best", "train.epochs": 8})
+    import mer.pipeline.sweep as module
+
+    calls = []
+
+    def counted(options: TrainOptions, *rest: Any) -> Any:
+        calls.append(options)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return train(options, *rest)
+
+    monkeypatch.setattr(module, "train", counted)
+    with pytest.raises(KeyboardInterrupt):
+        run_sweep(options, file)
+    done = list((tmp_path / "best-trials").glob("*/models/*.safetensors"))
+    stamp = done[0].stat().st_mtime_ns
+    summary = run_sweep(options, file)
+    assert done[0].stat().st_mtime_ns == stamp
+    assert summary.run.facts["recipe"]["lr"] == 0.03
+    assert summary.run.facts["metrics"]["wf1"]["mean"] > 0.4
+    trials = json.loads((tmp_path / "best-trials" / "trials.json").read_text())
+    assert [t["settings"]["train.lr"] for t in trials] == [0.03, 1e-6]
+    for path in (tmp_path / "best-trials").glob("*/run.json"):
+        facts = json.loads(path.read_text())
+        assert facts["metrics"] == {}
+        assert all("test" not in member for member in facts["members"])
+
+
+def test_random_sweeps_draw_within_their_ranges(tmp_path: Path) -> None:
+    from mer.pipeline.sweep import points, read_sweep
+
+    file = tmp_path / "sweep.toml"
+    file.write_text(
+        'trials = 30\n[space]\n"train.lr" = { low = 1e-5, high = 1e-1, log = true }\n'
+        '"head.dim" = { low = 4, high = 9, int = true }\n"head.pool" = ["mean", "attention"]\n'
+    )
+    drawn = list(points(read_sweep(file)))
+    assert drawn == list(points(read_sweep(file)))
+    assert all(1e-5 <= p["train.lr"] <= 1e-1 and 4 <= p["head.dim"] <= 9 for p in drawn)
+    assert sum(p["train.lr"] < 1e-3 for p in drawn) in range(5, 26)
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("trials = 3\n", "names nothing to try"),
+        ('method = "bayes"\n[space]\n"train.lr" = [1]\n', "method 'bayes' is not known"),
+        ('[space]\n"lr" = [1]\n', "'lr' cannot be tuned"),
+        ('method = "grid"\n[space]\n"train.lr" = { low = 1, high = 2 }\n', "a grid needs lists"),
+        ('[space]\n"train.lr" = { low = 2, high = 1 }\n', "is empty"),
+        ('[space]\n"train.lr" = 3\n', "needs a list of values"),
+        ('triels = 3\n[space]\n"train.lr" = [1]\n', "unknown setting 'triels'; did you mean 'trials'"),
+    ],
+)
+def test_wrong_sweeps_are_told(toy: Path, tmp_path: Path, content: str, told: str) -> None:
+    file = tmp_path / "sweep.toml"
+    file.write_text(content)
+    with pytest.raises(MerError, match=told):
+        run_sweep(TrainOptions(toy, out=tmp_path / "run"), file)
