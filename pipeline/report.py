@@ -19,6 +19,9 @@ from .report_html import Content, Html, el, table
 from .report_run import run_section
 from .report_style import CSS
 
+FEW_MODELS = 4
+"""A single run with fewer models than this needs no chart of its spread."""
+
 
 def write_report(runs: Sequence[Path], out: Path) -> Path:
     """Write the page and return its path.
@@ -114,7 +117,7 @@ def _results(views: Sequence[RunView]) -> Html:
             "p", "Mean ± standard deviation over models, below it the 95 % interval. Shares in per cent.", class_="soft"
         ),
     ]
-    if any(len(view.run.members) > 1 for view in views) or len(views) > 1:
+    if len(views) > 1 or len(views[0].run.members) >= FEW_MODELS:
         parts.append(el("div", _intervals(views), class_="card"))
     return el("section", parts)
 
@@ -143,7 +146,11 @@ def _intervals(views: Sequence[RunView]) -> Html:
     prior = scale * views[0].figures()[metric].prior
     said = "" if math.isnan(prior) else "; dashed: the training prior alone"
     chart = interval_chart(rows, None if math.isnan(prior) else prior, TITLES[metric])
-    return el("figure", el("h3", f"{TITLES[metric]}: mean, interval and single models{said}"), chart)
+    return el(
+        "figure",
+        el("h3", f"{TITLES[metric]}: mean, interval and single models{said}"),
+        el("div", chart, class_="scroll"),
+    )
 
 
 def _models(view: RunView) -> str:

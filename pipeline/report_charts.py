@@ -199,7 +199,8 @@ class _Scale:
 
 
 def _svg(shapes: Sequence[Html], width: int, height: int, label: str) -> Html:
-    return el("svg", shapes, viewBox=f"0 0 {width} {height}", role="img", aria_label=label)
+    broad = "broad" if width > WIDTH else None
+    return el("svg", shapes, viewBox=f"0 0 {width} {height}", role="img", aria_label=label, class_=broad)
 
 
 def _range(values: Floats) -> tuple[float, float]:

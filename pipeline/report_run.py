@@ -86,8 +86,9 @@ def _predictions(view: RunView) -> Html:
     parts: list[Content] = []
     points, judged, shares = view.map()
     if view.run.kind == "real":
-        pairs = [(float(one.label), float(one.output[0])) for one in view.judged if math.isfinite(float(one.label))]
-        titles = [_title(view, one) for one in view.judged if math.isfinite(float(one.label))]
+        known = [one for one in view.judged if math.isfinite(float(one.label))]
+        pairs = [(float(one.label), float(one.output[0])) for one in known]
+        titles = [_title(view, one) for one in known]
         chart = scatter_chart(
             np.array(pairs), [0] * len(pairs), [False] * len(pairs), titles, "truth", "prediction", diagonal=True
         )
@@ -126,10 +127,8 @@ def _errors(view: RunView, errors: Sequence[Judged]) -> Html:
             rows.append([first, f"{float(one.label):.2f}", el("span", f"{float(one.output[0]):.2f}", class_="wrong")])
             continue
         guess = int(one.output.argmax())
-        guessed = el("span", view.run.classes[guess], class_="wrong")
-        rows.append(
-            [first, view.run.classes[int(one.label)], [guessed, el("br"), bar(float(one.output[guess]), guess)]]
-        )
+        guessed = [el("span", view.run.classes[guess], class_="wrong"), el("br"), bar(float(one.output[guess]), guess)]
+        rows.append([first, el("td", view.run.classes[int(one.label)], class_="name"), guessed])
     title = "Largest errors" if number else "Most confident errors"
     parts: list[Content] = [el("h3", title), table(["utterance", "truth", "prediction"], rows, numbers=False)]
     if view.spoken_problem:

@@ -29,7 +29,7 @@ h3 small { font-weight: 400; margin-left: 6px }
 .tile b { display: block; font-size: 26px; line-height: 1.25; font-weight: 650; font-variant-numeric: tabular-nums }
 .tile span { color: var(--soft); font-size: 13px }
 .grid { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(440px, 100%), 1fr)); gap: 14px }
-.grid > .card { min-width: 0 } section > * + .grid, section > * + .card, .stack > * + * { margin-top: 14px }
+.grid > .card { min-width: 0 } section > * + :is(.grid, .card, .stack), .stack > * + * { margin-top: 14px }
 section > h2 + * { margin-top: 0 }
 .note { border-left: 3px solid var(--c1); padding: 8px 14px; background: var(--card); border-radius: 0 8px 8px 0;
   margin: 14px 0 }
@@ -39,7 +39,7 @@ th { text-align: left; font-weight: 600; color: var(--soft); font-size: 13px }
 th, td { padding: 6px 10px 6px 0; border-bottom: 1px solid var(--line); vertical-align: top }
 tbody tr:last-child > * { border-bottom: 0 }
 th[scope=row] { white-space: nowrap; padding-right: 22px }
-td { font-variant-numeric: tabular-nums; overflow-wrap: anywhere }
+td { font-variant-numeric: tabular-nums; overflow-wrap: break-word }
 table.numbers :is(th, td):not(:first-child) { text-align: right; overflow-wrap: normal; white-space: nowrap }
 td.name { white-space: nowrap; padding-right: 18px }
 td b.best { color: var(--accent) }
@@ -58,7 +58,7 @@ td b.best { color: var(--accent) }
 .legend i { display: inline-block; width: 10px; height: 10px; border-radius: 50%; margin-right: 6px }
 .wrong { color: var(--bad) } figure { margin: 0 }
 .mono { font: 12.5px/1.5 ui-monospace, Menlo, Consolas, monospace }
-svg { display: block; width: 100%; height: auto }
+svg { display: block; width: 100%; height: auto } svg.broad { min-width: 640px }
 svg text { fill: var(--soft); font-size: 11px } svg .label { text-anchor: middle } svg .x { text-anchor: middle }
 svg .y, svg .name { text-anchor: end } svg .name { fill: var(--ink); font-size: 12.5px }
 svg .grid { stroke: var(--line); stroke-width: 1 } svg .reference { stroke: var(--soft); stroke-dasharray: 4 4 }

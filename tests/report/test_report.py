@@ -45,7 +45,7 @@ def test_page_holds_scores_classes_charts_errors_and_provenance(make_run: MakeRu
         assert words in page.text
     assert run.specs["audio"].fingerprint in page.text
     assert run.facts["versions"]["torch"] in page.text
-    assert sum(tag == "svg" for tag, _ in page.tags) == 4  # intervals, two curves, map
+    assert sum(tag == "svg" for tag, _ in page.tags) == 3  # two curves, map
     test_rows = (run.predictions(run.members[0]["name"]).split == "test").sum()
     assert sum(attrs.get("class") == "point" for _, attrs in page.tags) == test_rows
 
@@ -94,6 +94,7 @@ def test_several_runs_stand_side_by_side(make_run: MakeRun, tmp_path: Path) -> N
     assert "2 runs" in page.text
     assert "text-only" in page.text
     assert any(attrs.get("class") == "best" for _, attrs in page.tags)
+    assert sum(attrs.get("class") == "interval" for _, attrs in page.tags) == 2
 
 
 @pytest.mark.parametrize(("target", "words"), [("valence", "Prediction against truth"), ("tags", "mAP")])

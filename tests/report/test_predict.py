@@ -1,0 +1,186 @@
+"""Prediction on new clips: the same numbers as training recorded for the same clips, masks for what is missing."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import synthetic
+
+from mer.cache import FeatureStore, MerError, SpecMismatchError
+from mer.pipeline.cli import main
+from mer.pipeline.extract import extract
+from mer.pipeline.options import Execution, ExtractOptions
+from mer.pipeline.predict import Asked, predict_clips
+from mer.pipeline.presets import chosen_encoders
+from mer.pipeline.rebuild import rebuild_encoder, rebuild_finder
+from mer.pipeline.runs import Run
+from mer.pipeline.settings import build_options
+from mer.pipeline.train import train
+from mer.stages.encoders.demo import demo_folder
+
+
+class Trained:
+    """A run on a small demo corpus, with its clips."""
+
+    def __init__(self, folder: Path) -> None:
+        self.clips = folder / "clips"
+        self.clips.mkdir()
+        options = ExtractOptions(
+            "demo",
+            root=self.clips,
+            out=folder / "demo.h5",
+            preset="demo",
+            encoders=chosen_encoders("demo"),
+            face_detector="cascade",
+            corpus_options={"clips": 16},
+        )
+        extract(options, Execution(device="cpu", decode_threads=2))
+        self.store = FeatureStore.open(folder / "demo.h5")
+        self.folder = folder
+        self.run = self.train("plain")
+
+    def train(self, name: str, **settings: object) -> Run:
+        given = {
+            "head": "concat",
+            "seeds": 2,
+            "device": "cpu",
+            "train.epochs": 3,
+            "out": self.folder / name,
+            **settings,
+        }
+        return Run.open(train(build_options({"features": self.folder / "demo.h5", **given})).path)
+
+    def asked(self, key: str) -> Asked:
+        row = list(self.store.utterances.keys).index(key)
+        return Asked(self.clips / str(self.store.utterances.media[row]), self.store.utterances.text[row])
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    return Trained(tmp_path_factory.mktemp("predict"))
+
+
+def test_clips_of_the_corpus_get_the_probabilities_that_training_recorded(trained: Trained) -> None:
+    recorded = [trained.run.predictions(member["name"]).part("test") for member in trained.run.members]
+    keys = [str(key) for key in recorded[0].keys]
+    answers = predict_clips(trained.run, [trained.asked(key) for key in keys], device="cpu")
+    wanted = np.mean([found.outputs for found in recorded], axis=0)
+    assert np.abs(np.stack([answer.output for answer in answers]) - wanted).max() < 1e-4
+    assert all(answer.used == ("text", "audio", "face") for answer in answers)
+    assert np.ptp([found.outputs for found in recorded], axis=0).max() > 1e-3  # the average is not of equals
+
+
+def test_a_clip_alone_and_among_others_gets_the_same_answer(trained: Trained) -> None:
+    keys = [str(key) for key in trained.store.utterances.keys][-3:]
+    together = predict_clips(trained.run, [trained.asked(key) for key in keys], device="cpu")
+    alone = predict_clips(trained.run, [trained.asked(keys[1])], device="cpu")[0]
+    assert alone.output == pytest.approx(together[1].output, abs=1e-4)
+
+
+def test_what_a_clip_lacks_is_masked_and_told(trained: Trained, tmp_path: Path) -> None:
+    mute = synthetic.write_clip(tmp_path / "mute.mp4", sound=None)
+    faceless = synthetic.write_clip(tmp_path / "faceless.mp4", faces=0)
+    broken = synthetic.truncate(synthetic.write_clip(tmp_path / "broken.mp4"))
+    asked = [Asked(mute, "hello"), Asked(faceless, None), Asked(broken, None), Asked(None, "only words")]
+    answers = predict_clips(trained.run, asked, device="cpu")
+    assert answers[0].used == ("text", "face")
+    assert "no sound" in answers[0].missing["audio"]
+    assert answers[1].used == ("audio",)
+    assert "--text" in answers[1].missing["text"]
+    assert answers[2].used == ()
+    prior = np.mean([trained.run.load_member(member["name"]).prior for member in trained.run.members], axis=0)
+    assert answers[2].output == pytest.approx(prior, abs=1e-6)
+    assert answers[3].used == ("text",)
+
+
+def test_words_count(trained: Trained) -> None:
+    one, other = predict_clips(trained.run, [Asked(None, "I love it so much"), Asked(None, "stop lying")], device="cpu")
+    assert np.abs(one.output - other.output).max() > 1e-3
+
+
+def test_a_run_with_context_takes_the_clips_as_one_dialogue(trained: Trained) -> None:
+    run = trained.train("context", context="bigru", seeds=1)
+    first, second = Asked(None, "I love it so much"), Asked(None, "stop lying")
+    alone = predict_clips(run, [first], device="cpu")[0].output
+    followed = predict_clips(run, [first, second], device="cpu")[0].output
+    assert np.abs(alone - followed).max() > 1e-4
+
+
+def test_numbers_are_predicted_as_numbers(trained: Trained) -> None:
+    run = trained.train("valence", target="valence", seeds=2)
+    record = predict_clips(run, [Asked(None, "it starts at nine")], device="cpu")[0].record(run)
+    assert isinstance(record["value"], float)
+    assert "probabilities" not in record
+
+
+def test_the_command_prints_a_table_and_json(trained: Trained, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = trained.asked(str(trained.store.utterances.keys[-1]))
+    arguments = ["predict", str(trained.run.path), str(asked.clip), "--text", str(asked.text), "--device", "cpu"]
+    for extra in ([], ["--json"]):
+        with pytest.raises(SystemExit) as left:
+            main([*arguments, *extra])
+        assert left.value.code in (0, None)
+    printed = capsys.readouterr().out
+    assert "prediction" in printed
+    record = json.loads(printed[printed.index('{"run"') :])
+    clip = record["clips"][0]
+    assert sum(clip["probabilities"].values()) == pytest.approx(1, abs=1e-5)
+    assert clip["prediction"] == max(clip["probabilities"], key=clip["probabilities"].get)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["no-such.mp4"], "no such file"),
+        ([], "nothing to predict"),
+        (["{clip}", "--text", "a", "--text", "b"], "1 clips and 2 texts"),
+    ],
+)
+def test_wrong_input_is_told_in_one_line(
+    trained: Trained, capsys: pytest.CaptureFixture[str], arguments: list[str], words: str
+) -> None:
+    clip = str(trained.asked(str(trained.store.utterances.keys[0])).clip)
+    with pytest.raises(SystemExit) as left:
+        main(["predict", str(trained.run.path), *(part.format(clip=clip) for part in arguments)])
+    assert left.value.code == 1
+    told = capsys.readouterr().err.strip()
+    assert words in told
+    assert "\n" not in told
+
+
+def test_nothing_to_go_by_is_an_error(trained: Trained, tmp_path: Path) -> None:
+    path = synthetic.text_as_media(tmp_path / "text.mp4")
+    with pytest.raises(MerError, match="nothing to go by"):
+        predict_clips(trained.run, [Asked(path, None)], device="cpu")
+
+
+def test_another_encoder_than_the_runs_is_refused(trained: Trained) -> None:
+    spec = trained.run.specs["audio"]
+    weights = replace(spec, encoder={**spec.encoder, "weights_sha256": "0" * 64})
+    with pytest.raises(SpecMismatchError, match=r"weights_sha256 \(0{12}… then"):
+        rebuild_encoder(weights)
+    with pytest.raises(SpecMismatchError, match="is not the one these features were made with"):
+        rebuild_encoder(
+            trained.run.specs["text"], "demo-text" if spec.modality == "text" else str(_other_text(trained))
+        )
+    with pytest.raises(MerError, match="name it with --audio-encoder"):
+        rebuild_encoder(replace(spec, name="my-own", encoder={**spec.encoder, "checkpoint": "my-own"}))
+
+
+def _other_text(trained: Trained) -> Path:
+    """A text checkpoint of the right kind with other settings."""
+    folder = trained.folder / "other-text"
+    shutil.copytree(demo_folder("demo-text"), folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "layer_norm_eps": 1e-3}))
+    return folder
+
+
+def test_another_face_algorithm_than_the_runs_is_refused(trained: Trained) -> None:
+    spec = trained.run.specs["face"]
+    assert rebuild_finder(spec).identity().items() <= spec.inputs.items()
+    with pytest.raises(SpecMismatchError, match="algorithm"):
+        rebuild_finder(replace(spec, inputs={**spec.inputs, "algorithm": "0.0"}))
