@@ -348,6 +348,8 @@ def test_merbench_without_sidecar(tmp_path, source):
         ("iemocap/label_4way.npz", 5531, {""}, 4),
         ("iemocap/label_6way.npz", 7433, {""}, 6),
         ("cmumosi/label.npz", 2199, {"train", "val", "test"}, 0),
+        ("cmumosei/label.npz", 22856, {"train", "val", "test"}, 0),
+        ("sims/label.npz", 2281, {"train", "val", "test"}, 0),
         ("simsv2/label.npz", 4403, {"train", "val", "test"}, 0),
     ],
 )

@@ -81,14 +81,6 @@ def packs(draw, needs_class=False):
     return table, sets
 
 
-@pytest.fixture(scope="module", autouse=True)
-def hasty_disk():
-    """Durability is tested elsewhere; here hundreds of small files are written."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("os.fsync", lambda handle: None)
-        yield
-
-
 def round_trip(form, suffix, table, sets, **options):
     """Write, export, import; return both stores and the folder that keeps them."""
     folder = tempfile.TemporaryDirectory()
@@ -160,3 +152,25 @@ def test_ids_become_file_names_and_back(raw):
 @given(st.text(min_size=1, max_size=80))
 def test_cleaned_ids_are_accepted_by_the_store(raw):
     assert UtteranceTable.of([clean_key(raw)]).keys == [clean_key(raw)]
+
+
+@settings(parent=hurried, max_examples=6)
+@given(packs())
+def test_the_whole_way(made):
+    """Write, pack, push, pull, read, export, import."""
+    from mer.cache.pack import PackOptions, pack
+    from mer.cache.transfer import pull, push
+
+    with tempfile.TemporaryDirectory() as folder:
+        home = Path(folder)
+        before = making.store(home / "a.h5", *made)
+        file = pack(before, home / "p.h5", PackOptions("CC0-1.0"))[0]
+        url = push(file, f"file://{home}/shared/").url
+        pulled = FeatureStore.open(pull(url, home / "got.h5").path)
+        export_features("mmsa", pulled.path, home / "m.pkl")
+        import_features("mmsa", home / "m.pkl", home / "b.h5")
+        after = FeatureStore.open(home / "b.h5")
+        for store in (pulled, after):
+            making.same_tables(before.utterances, store.utterances)
+            for modality in {index.spec.modality for index in before.sets.values()}:
+                making.same_features(before, before.pick(modality), store, store.pick(modality))

@@ -493,3 +493,14 @@ def test_commands(tmp_path, pack, capsys, monkeypatch):
     code, said = run("push", pack, "hf://datasets/x")
     assert code == 1
     assert "a Hub address is" in said.err
+
+
+def test_training_on_a_url_pulls_it(tmp_path, site, pack, capsys, monkeypatch):
+    from mer.pipeline.cli import main
+
+    monkeypatch.setenv("MER_CACHE", str(tmp_path / "user"))
+    with servers.serving(servers.Files, folder=site) as server, pytest.raises(SystemExit):
+        main(["train", "--features", f"{server.url}/pack.h5", "--head", "no-such-head"])
+    assert "no-such-head" in capsys.readouterr().err
+    (kept,) = (tmp_path / "user/packs").rglob("*.h5")
+    assert kept.read_bytes() == pack.read_bytes()
