@@ -10,7 +10,7 @@ import typer
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-URLS = "hf://datasets/ORG/NAME[@REVISION][/FILE], s3://, gs://, ssh://, file://"
+URLS = "hf://datasets/ORG/NAME/FILE, s3://, gs://, ssh://, file://"
 
 
 def push(
@@ -38,9 +38,13 @@ def push(
 
 def pull(
     url: Annotated[str, typer.Argument(help=f"{URLS}, https://.")],
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="File or folder. [the URL's name, here]")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="File or folder; without it the URL's name, here.")
+    ] = None,
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a Hub repository.")] = None,
-    sha256: Annotated[str | None, typer.Option(help="Hash it must have. [the one beside it on the server]")] = None,
+    sha256: Annotated[
+        str | None, typer.Option(help="Hash it must have; without it the one beside it on the server.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Fetch a pack, check it to the last byte, and only then give it its name.
