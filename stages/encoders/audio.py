@@ -15,7 +15,7 @@ from torch import Tensor
 from mer.cache import FeatureSequence, MerError
 
 from ..protocols import SAMPLE_RATE_HZ, EncoderInput, Waveform
-from .batching import CPU_BUDGETS, cut_batches
+from .batching import CPU_BUDGETS, cut_batches, run_halving
 from .loading import exact_math, to_device, to_host
 from .pretrained import AudioEncoder
 from .windows import Window, cut_windows
@@ -95,9 +95,13 @@ class LiveAudio(ABC):
         costs = [len(piece) for piece in pieces]
         rows: dict[int, npt.NDArray[np.float32]] = {}
         budget = max(self.budget, len(batch) * max(costs, default=1))
-        for places in cut_batches(costs, budget):
+
+        def run(places: Sequence[int]) -> None:
             found = self._run([pieces[place] for place in places], [chunks[place][1] for place in places])
             rows.update(zip(places, found, strict=True))
+
+        for places in cut_batches(costs, budget):
+            run_halving(places, run)
         parts: list[list[npt.NDArray[np.float32]]] = [[] for _ in batch]
         for place, (index, _) in enumerate(chunks):
             parts[index].append(rows[place])

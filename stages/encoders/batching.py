@@ -12,7 +12,7 @@ from ..protocols import EncoderInput, LoadedEncoder
 
 T = TypeVar("T")
 
-CPU_BUDGETS = {"text": 1024, "audio": 160_000, "face": 16}
+CPU_BUDGETS = {"text": 512, "audio": 80_000, "face": 16}
 """Tokens, audio samples, face crops. A CPU gains nothing from larger ones; docs/encoders.md has the figures."""
 GPU_BUDGETS = {"text": 65_536, "audio": 9_600_000, "face": 1024}
 """Upper bounds of what the memory probe may choose: beyond these a batch is already long enough to fill a device."""
@@ -112,6 +112,8 @@ def encode_batched(
     device's memory is full the batch is halved.
     """
     results: list[FeatureSequence | Exception | None] = [None] * len(items)
+    if hasattr(loaded, "budget"):
+        loaded.budget = budget  # what one item holds, chunks or crops, is batched by it too
 
     def run(positions: Sequence[int]) -> None:
         for position, result in zip(positions, loaded.encode([items[p] for p in positions]), strict=True):

@@ -15,7 +15,7 @@ from torch.nn import functional
 from mer.cache import FeatureSequence, MerError
 
 from ..protocols import EncoderInput, FaceCrops
-from .batching import CPU_BUDGETS
+from .batching import CPU_BUDGETS, run_halving
 from .loading import LayerTap, exact_math, load_model, to_device, to_host
 from .pretrained import FaceEncoder
 
@@ -102,9 +102,12 @@ class LiveFace:
             chosen = [index for index, clip in enumerate(clips) if len(clip.crops) and clip.crops.shape[1] == size]
             places = np.concatenate([np.arange(starts[index], starts[index + 1]) for index in chosen])
             crops = _Joined([clips[index].crops for index in chosen])
+
+            def run(part: Sequence[int], places: npt.NDArray[np.int64] = places, crops: _Joined = crops) -> None:
+                rows[places[part[0] : part[-1] + 1]] = self._run(crops.slice(part[0], part[-1] + 1))
+
             for start in range(0, len(places), self.budget):
-                stop = min(start + self.budget, len(places))
-                rows[places[start:stop]] = self._run(crops.slice(start, stop))
+                run_halving(range(start, min(start + self.budget, len(places))), run)
         return [spread(clip, rows[starts[index] : starts[index + 1]]) for index, clip in enumerate(clips)]
 
     def _run(self, crops: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
@@ -119,7 +122,6 @@ class LiveFace:
         """Encode 8 `count` crops and return their cost."""
         self._run(np.zeros((8 * count, self.recipe.crop, self.recipe.crop, 3), np.uint8))
         torch.cuda.synchronize(self.device)
-        self.budget = 1024
         return 8 * count
 
 

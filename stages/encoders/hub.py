@@ -44,7 +44,7 @@ def fetch_checkpoint(repository: str, revision: str = "", with_code: bool = Fals
     MerError
         If the hub has no such checkpoint, asks for permission, cannot be reached, or the disk is full.
     """
-    local = _local_snapshot(repository, revision)
+    local = _local_snapshot(repository, revision, with_code)
     if local is not None:
         return local, local.name
     from huggingface_hub import HfApi, snapshot_download
@@ -90,14 +90,17 @@ def files_needed(names: Sequence[str], with_code: bool = False) -> list[str]:
     return [name for name in SETTINGS if name in present] + weights + code
 
 
-def _local_snapshot(repository: str, revision: str) -> Path | None:
+def _local_snapshot(repository: str, revision: str, with_code: bool) -> Path | None:
     """Folder of a snapshot that an earlier run fetched completely, or None."""
     from huggingface_hub import snapshot_download
 
     from .weights import weight_files
 
     try:
-        folder = Path(snapshot_download(repository, revision=revision or None, local_files_only=True))
+        wanted = [*SETTINGS, "*.py"] if with_code else list(SETTINGS)
+        folder = Path(
+            snapshot_download(repository, revision=revision or None, local_files_only=True, allow_patterns=wanted)
+        )
         weight_files(folder)
         json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except Exception:  # anything missing or unreadable: ask the hub

@@ -12,7 +12,7 @@ import torch
 from mer.cache import FeatureSequence, MerError
 
 from ..protocols import EncoderInput
-from .batching import CPU_BUDGETS, cut_batches
+from .batching import CPU_BUDGETS, cut_batches, run_halving
 from .loading import LayerTap, exact_math, load_model, to_device, to_host
 from .pretrained import TextEncoder
 from .windows import Window, cut_windows
@@ -59,21 +59,19 @@ class LiveText:
         texts = [self.pieces(_checked(item)) for item in batch]
         cuts = [cut_windows(len(ids), self.room, int(self.room * self.encoder.overlap)) for ids in texts]
         windows = [(index, window) for index, cut in enumerate(cuts) for window in cut]
-        rows: list[npt.NDArray[np.float32] | None] = [None] * len(windows)
-        budget = max(self.budget, self._largest(batch, windows))
-        for places in cut_batches([window.stop - window.start for _, window in windows], budget):
-            chosen = [windows[place] for place in places]
-            for place, values in zip(places, self._run(texts, chosen), strict=True):
-                rows[place] = values
-        parts: list[list[npt.NDArray[np.float32]]] = [[] for _ in batch]
-        for (index, _), found in zip(windows, rows, strict=True):
-            if found is not None:
-                parts[index].append(found)
-        return [self._sequence(part, len(cut)) for part, cut in zip(parts, cuts, strict=True)]
+        rows: dict[int, npt.NDArray[np.float32]] = {}
+        lengths = [window.stop - window.start for _, window in windows]
+        budget = max(self.budget, len(batch) * max(lengths, default=1))
 
-    def _largest(self, batch: Sequence[EncoderInput], windows: list[tuple[int, Window]]) -> int:
-        """Padded size of the batch as the caller cut it: windows beyond one per item are batched apart."""
-        return len(batch) * max((window.stop - window.start for _, window in windows), default=1)
+        def run(places: Sequence[int]) -> None:
+            rows.update(zip(places, self._run(texts, [windows[place] for place in places]), strict=True))
+
+        for places in cut_batches(lengths, budget):
+            run_halving(places, run)
+        parts: list[list[npt.NDArray[np.float32]]] = [[] for _ in batch]
+        for place, (index, _) in enumerate(windows):
+            parts[index].append(rows[place])
+        return [self._sequence(part, len(cut)) for part, cut in zip(parts, cuts, strict=True)]
 
     def _run(self, texts: list[list[int]], chosen: list[tuple[int, Window]]) -> list[npt.NDArray[np.float32]]:
         longest = max(window.stop - window.start for _, window in chosen) + len(self.prefix) + len(self.suffix)

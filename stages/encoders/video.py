@@ -13,7 +13,7 @@ from torch import Tensor
 from mer.cache import FeatureSequence
 
 from ..protocols import EncoderInput, FaceCrops
-from .batching import CPU_BUDGETS
+from .batching import CPU_BUDGETS, run_halving
 from .face import PictureRecipe, as_faces, image_size, spread
 from .loading import LayerTap, exact_math, load_model, to_device, to_host
 from .pretrained import FaceEncoder
@@ -56,11 +56,14 @@ class LiveVideo:
         windows = [(index, window) for index, cut in enumerate(cuts) for window in cut]
         rows = [np.zeros((len(order), self.width * self.choice.width), np.float32) for order in shown]
         together = max(1, self.budget // self.frames)
-        for start in range(0, len(windows), together):
-            chosen = windows[start : start + together]
-            for (index, window), found in zip(chosen, self._run(clips, shown, chosen), strict=True):
+
+        def run(chosen: Sequence[tuple[int, Window]]) -> None:
+            for (index, window), found in zip(chosen, self._run(clips, shown, list(chosen)), strict=True):
                 kept = slice(window.keep_start - window.start, window.keep_stop - window.start)
                 rows[index][window.keep_start : window.keep_stop] = found[kept]
+
+        for start in range(0, len(windows), together):
+            run_halving(windows[start : start + together], run)
         return [
             self._sequence(clip, order, values, len(cut))
             for clip, order, values, cut in zip(clips, shown, rows, cuts, strict=True)

@@ -1,0 +1,86 @@
+"""A device whose memory holds little: whatever the batch, the features are the same and nothing is lost."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mer.cache import FeatureSequence
+from mer.stages.encoders.batching import encode_batched
+from mer.stages.encoders.testing import MAKERS, difference
+
+
+class OutOfMemoryError(RuntimeError):
+    """Named like CUDA's."""
+
+
+def shrink(loaded: Any, modality: str, most: int) -> list[int]:
+    """Let the model refuse batches of more than `most` rows; return the sizes it is asked for."""
+    asked: list[int] = []
+    run = loaded._run
+
+    def refusing(*args: Any) -> Any:
+        rows = len(args[1]) if modality == "text" else len(args[0])
+        asked.append(rows)
+        if rows > most:
+            raise OutOfMemoryError("CUDA out of memory")
+        return run(*args)
+
+    loaded._run = refusing
+    return asked
+
+
+@pytest.mark.parametrize(
+    ("modality", "family", "most"), [("text", "roberta", 2), ("audio", "wav2vec2-group", 1), ("face", "vit", 3)]
+)
+def test_batches_are_halved_until_they_fit(tiny: Any, modality: str, family: str, most: int) -> None:
+    loaded: Any = tiny(modality, family).load("cpu")
+    items = MAKERS[modality]()[:5]
+    singles = [loaded.encode([item])[0] for item in items]
+    asked = shrink(loaded, modality, most)
+    found = encode_batched(loaded, items, budget=10**9)
+    assert max(asked) > most
+    for sequence, single in zip(found, singles, strict=True):
+        assert isinstance(sequence, FeatureSequence)
+        assert difference(sequence, single)[0] <= 1e-4
+
+
+def test_the_budget_bounds_what_one_long_clip_takes(tiny: Any) -> None:
+    loaded: Any = tiny("audio", "wav2vec2-layer", max_seconds=10.0).load("cpu")
+    clip = np.tile(np.asarray(MAKERS["audio"]()[5]), 8)  # a minute
+    asked = shrink(loaded, "audio", 1000)
+    whole = encode_batched(loaded, [clip], budget=2 * 160_000)[0]
+    assert isinstance(whole, FeatureSequence)
+    assert max(asked) == 2
+    assert whole.note["audio_chunks"] == sum(asked)
+    # One frame every 20 ms, as if the clip had been encoded in one piece.
+    assert len(whole) == 1 + (len(clip) - 400) // 320
+    np.testing.assert_allclose(np.diff(whole.times), 0.02, atol=1e-5)
+
+
+def test_a_clip_in_chunks_resembles_the_clip_in_one_piece(tiny: Any) -> None:
+    """Frame for frame at the same times; the values differ only by what attention sees beyond the chunk."""
+    whole: Any = tiny("audio", "wav2vec2-layer", max_seconds=60.0).load("cpu")
+    cut: Any = tiny("audio", "wav2vec2-layer", max_seconds=10.0).load("cpu")
+    clip = np.tile(np.asarray(MAKERS["audio"]()[5]), 3)
+    one, many = whole.encode([clip])[0], cut.encode([clip])[0]
+    assert one.values.shape == many.values.shape
+    np.testing.assert_array_equal(one.times, many.times)
+    cosines = (
+        (one.values * many.values).sum(1) / np.linalg.norm(one.values, axis=1) / np.linalg.norm(many.values, axis=1)
+    )
+    assert cosines.min() > 0.9
+
+
+def test_a_long_transcript_keeps_every_piece(tiny: Any) -> None:
+    loaded: Any = tiny("text", "bert").load("cpu")
+    text = " ".join(MAKERS["text"]()[1] for _ in range(40))  # type: ignore[misc]
+    found = loaded.encode([text])[0]
+    assert len(found) == len(loaded.pieces(text))
+    assert found.note["text_windows"] > 5
+    # Inside the first window, far from its seam, nothing is known of the rest.
+    room = loaded.room
+    first = loaded.encode([loaded.tokenizer.decode(loaded.pieces(text)[:room])])[0]
+    np.testing.assert_allclose(found.values[: room // 2], first.values[: room // 2], atol=1e-4)
