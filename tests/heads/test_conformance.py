@@ -2,15 +2,16 @@
 
 from typing import Any, ClassVar
 
-import pytest
+import torch
 
+from mer.stages.heads.base import HeadInputs, ModalityShape
 from mer.stages.heads.drkf import DrkfHead
 from mer.stages.heads.fdrl import FdrlHead
 from mer.stages.heads.misa import MisaHead
 from mer.stages.heads.mult import MultHead
 from mer.stages.heads.probe import LinearHead, MlpHead
 from mer.stages.heads.simple import ConcatHead, GatedHead, LateHead
-from mer.stages.heads.testing import HeadTests
+from mer.stages.heads.testing import HeadTests, make_batch, total_loss
 
 SMALL = {"dim": 32}
 
@@ -38,8 +39,19 @@ class TestLinear(HeadTests):
     head = LinearHead
     learning_rate = 3e-2
 
-    @pytest.mark.skip(reason="64 random utterances are not linearly separable")
-    def test_overfits_64_utterances(self) -> None: ...
+    def test_overfits_64_utterances(self) -> None:
+        """With 64 features and more, because a plane must separate the random labels."""
+        torch.manual_seed(0)
+        inputs = HeadInputs({"text": ModalityShape(80)}, "class", ("no", "yes"))
+        batch = make_batch(inputs, 64, missing=False)
+        batch.labels = torch.randint(2, (64,))
+        head = self.build(inputs).train()
+        optimizer = torch.optim.AdamW(head.parameters(), self.learning_rate)
+        for _ in range(100):
+            optimizer.zero_grad()
+            total_loss(head, batch).backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+        assert (head.eval()(batch).argmax(-1) == batch.labels).float().mean() > 0.95
 
 
 class TestMlp(HeadTests):
