@@ -41,7 +41,9 @@ TEMPLATE: dict[str, object] = {
 MARGIN_SECONDS = 1e-3
 """By which exported utterances reach beyond their last interval, so that its middle lies inside."""
 
-Spans = dict[str, tuple[str, float, float]]
+Span = tuple[str, float, float]
+"""Id in the file, start and end in seconds."""
+Spans = dict[str, Span]
 
 
 def read(source: Path, mapping: Mapping[str, str] | None = None) -> Imported:
@@ -59,16 +61,17 @@ def read(source: Path, mapping: Mapping[str, str] | None = None) -> Imported:
     if not files:
         raise MerError(f"{source}: there is no .csd file in this folder")
     lost = ["metadata of the sequences (creator, citations) are not read"]
-    roles = {path: _role(path, mapping or {}) for path in files}
+    tables = {path: _table_of(open_foreign(path), path) for path in files}
+    roles = {path: _role(path, data, mapping or {}) for path, data in tables.items()}
     label_files = [path for path, role in roles.items() if role == "labels"]
     if len(label_files) > 1:
         raise MerError(f"{source}: {label_files[0].name} and {label_files[1].name} both hold labels; remove one")
-    feature_files = [path for path in files if path not in label_files]
-    spans, labels = _labels(label_files[0]) if label_files else (_whole(feature_files), {})
+    features = {path: data for path, data in tables.items() if path not in label_files}
+    spans, labels = _labels(label_files[0], tables[label_files[0]]) if label_files else (_whole(features), {})
     keys = list(spans)
     if label_files:
         lost.append("features whose interval has its middle inside an utterance's interval belong to the utterance")
-    made = {path: _set(path, roles[path], spans) for path in feature_files}
+    made = {path: _set(path, data, roles[path], spans) for path, data in features.items()}
     sets = [one for one in made.values() if one is not None]
     lost += [f"{path.name} holds no sequence" for path, one in made.items() if one is None]
     starts, ends = ([spans[key][at] for key in keys] for at in (1, 2))
@@ -83,9 +86,16 @@ def read(source: Path, mapping: Mapping[str, str] | None = None) -> Imported:
     return Imported(table, sets, lost, {"name": source.stem})
 
 
-def _role(path: Path, mapping: Mapping[str, str]) -> str:
-    with open_foreign(path) as file:
-        root = _root(file, path)
+def _table_of(file: h5py.File, path: Path) -> h5py.Group:
+    """Group of the sequences; it keeps the file open."""
+    for name in file:
+        if isinstance(file[name], h5py.Group) and isinstance(file[name].get("data"), h5py.Group):
+            return file[name]["data"]
+    raise MerError(f"{path}: not a computational sequence; it has no group with 'data'")
+
+
+def _role(path: Path, data: h5py.Group, mapping: Mapping[str, str]) -> str:
+    root = str(data.parent.name).strip("/")
     for name in (root, path.stem):
         if name in mapping:
             return mapping[name]
@@ -94,29 +104,16 @@ def _role(path: Path, mapping: Mapping[str, str]) -> str:
     return modality_of(f"{path.stem} {root}", str(path))
 
 
-def _root(file: h5py.File, path: Path) -> str:
-    for name in file:
-        if isinstance(file[name], h5py.Group) and isinstance(file[name].get("data"), h5py.Group):
-            return str(name)
-    raise MerError(f"{path}: not a computational sequence; it has no group with 'data'")
-
-
-def _table_of(file: h5py.File, path: Path) -> h5py.Group:
-    return file[_root(file, path)]["data"]
-
-
-def _labels(path: Path) -> tuple[Spans, dict[str, LabelColumn]]:
+def _labels(path: Path, data: h5py.Group) -> tuple[Spans, dict[str, LabelColumn]]:
     """Utterances as the label intervals cut them, and the label columns."""
     spans: Spans = {}
     rows: list[npt.NDArray[Any]] = []
-    with open_foreign(path) as file:
-        data = _table_of(file, path)
-        for raw in data:
-            values, intervals = _entry(data, raw, path)
-            for index, (row, (start, end)) in enumerate(zip(values, intervals, strict=True)):
-                name = raw if len(values) == 1 else f"{raw}[{index}]"
-                spans[clean_key(_key_of_link(name))] = (raw, float(start), float(end))
-                rows.append(row)
+    for raw in data:
+        values, intervals = _entry(data, raw, path)
+        for index, (row, (start, end)) in enumerate(zip(values, intervals, strict=True)):
+            name = raw if len(values) == 1 else f"{raw}[{index}]"
+            spans[clean_key(_key_of_link(name))] = (raw, float(start), float(end))
+            rows.append(row)
     widths = {len(row) for row in rows}
     if len(widths) != 1:
         raise MerError(f"{path}: rows of labels have different widths: {sorted(widths)}")
@@ -146,49 +143,49 @@ def _entry(data: h5py.Group, name: str, path: Path) -> tuple[npt.NDArray[Any], n
     return values, intervals
 
 
-def _whole(files: list[Path]) -> Spans:
+def _whole(files: Mapping[Path, h5py.Group]) -> Spans:
     """Every id of the feature files as one utterance, from its first to its last interval."""
     spans: Spans = {}
-    for path in files:
-        with open_foreign(path) as file:
-            data = _table_of(file, path)
-            for raw in data:
-                _, intervals = _entry(data, raw, path)
-                key = clean_key(_key_of_link(raw))
-                start, end = (float(intervals.min()), float(intervals.max())) if len(intervals) else (np.nan, np.nan)
-                _, old_start, old_end = spans.get(key, (raw, np.nan, np.nan))
-                spans[key] = (raw, float(np.fmin(start, old_start)), float(np.fmax(end, old_end)))
+    for path, data in files.items():
+        for raw in data:
+            intervals = _entry(data, raw, path)[1]
+            key = clean_key(_key_of_link(raw))
+            start, end = (float(intervals.min()), float(intervals.max())) if len(intervals) else (np.nan, np.nan)
+            _, old_start, old_end = spans.get(key, (raw, np.nan, np.nan))
+            spans[key] = (raw, float(np.fmin(start, old_start)), float(np.fmax(end, old_end)))
     return spans
 
 
-def _set(path: Path, modality: str, spans: Spans) -> PackSet | None:
-    with open_foreign(path) as file:
-        data = _table_of(file, path)
-        there = set(data)
-        dims = {numbers(data[raw], "features", str(path)).shape[1] for raw in sorted(there)[:1]}
-        slot = path.stem
-    if not dims:
+def _set(path: Path, data: h5py.Group, modality: str, spans: Spans) -> PackSet | None:
+    there = set(data)
+    if not there:
         return None
-    dim, entries = dims.pop(), list(spans.items())
-    read_one = partial(_read_one, path, there, dim, entries)
-    return PackSet(modality, name_of(path.stem), dim, LazySequences(len(entries), read_one), slot)
+    dim = int(numbers(data[min(there)], "features", str(path)).shape[1])
+    entries = list(spans.items())
+    sequences = LazySequences(len(entries), partial(_read_one, path, data, there, dim, entries))
+    return PackSet(modality, name_of(path.stem), dim, sequences, path.stem)
 
 
 def _read_one(
-    path: Path, there: set[str], dim: int, entries: list[tuple[str, tuple[str, float, float]]], row: int
+    path: Path,
+    data: h5py.Group,
+    there: set[str],
+    dim: int,
+    entries: list[tuple[str, tuple[str, float, float]]],
+    row: int,
 ) -> FeatureSequence | None:
     key, (raw, start, end) = entries[row]
     name = raw if raw in there else next((n for n in (key, link_name(key)) if n in there), None)
     if name is None:
         return None
-    with h5py.File(path, "r") as file:  # its structure was checked when the set was listed
-        values, intervals = _entry(_table_of(file, path), name, path)
+    values, intervals = _entry(data, name, path)
     if values.shape[1] != dim:
         raise MerError(f"{path}: {name!a} has {values.shape[1]} columns where others have {dim}")
     middles = intervals.mean(1)
-    inside = (middles >= start) & (middles < end) if name == raw and len(values) else np.ones(len(values), np.bool_)
-    if not np.isfinite([start, end]).all() or np.array_equal([start, end], [intervals.min(), intervals.max()]):
-        inside[:] = True
+    inside = np.ones(len(values), np.bool_)
+    whole = not len(values) or not np.isfinite([start, end]).all() or (start, end) == (intervals.min(), intervals.max())
+    if name == raw and not whole:
+        inside = (middles >= start) & (middles < end)
     times = middles[inside] - (start if np.isfinite(start) else 0)
     return FeatureSequence.of(values[inside], times) if np.isfinite(times).all() else stepped(values[inside])
 

@@ -6,8 +6,6 @@ Strings of variable length are never read: their pointers can ask for any amount
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +26,8 @@ FILTERS = {
 }
 
 
-@contextmanager
-def open_foreign(path: Path) -> Iterator[h5py.File]:
-    """Open an HDF5 file for reading after checking its structure.
+def open_foreign(path: Path) -> h5py.File:
+    """Open an HDF5 file for reading after checking its structure; it closes with the last reference to it.
 
     Raises
     ------
@@ -43,9 +40,10 @@ def open_foreign(path: Path) -> Iterator[h5py.File]:
     with path.open("rb") as handle:
         if handle.read(8) != HDF5_SIGNATURE:
             raise FormatError(f"{path} is not an HDF5 file")
-    with reading(path), h5py.File(path, "r") as file:
+    with reading(path):
+        file = h5py.File(path, "r")
         _check(file, path)
-        yield file
+    return file
 
 
 def _check(file: h5py.File, path: Path) -> None:
@@ -95,10 +93,11 @@ def numbers(group: h5py.Group, name: str, what: str, ndim: int = 2) -> npt.NDArr
     Raises
     ------
     FormatError
-        If it is absent, not numbers, or of another rank.
+        If it is absent, damaged, not numbers, or of another rank.
     """
-    link = group.get(name)
-    if not isinstance(link, h5py.Dataset) or link.dtype.kind not in "fiu" or link.ndim < ndim:
-        raise FormatError(f"{what}: {name!r} is missing or not a table of numbers")
-    values: npt.NDArray[Any] = np.asarray(link[()])
+    with reading(what):
+        link = group.get(name)
+        if not isinstance(link, h5py.Dataset) or link.dtype.kind not in "fiu" or link.ndim < ndim:
+            raise FormatError(f"{name!r} is missing or not a table of numbers")
+        values: npt.NDArray[Any] = np.asarray(link[()])
     return values.reshape(len(values), -1) if ndim == 2 and values.ndim > 2 else values

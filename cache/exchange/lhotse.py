@@ -131,22 +131,25 @@ def _set(path: Path, folder: Path, found: list[dict[str, Any]], raw: list[str], 
     if not isinstance(dim, int) or not 0 < dim < 2**24:
         raise MerError(f"{path}: num_features must be one number, found {sorted(map(str, {dim, *dims}))}")
     by_key = {entry["key"]: entry for entry in found}
-    for file in {_inside(folder, entry["path"]) for entry in found if entry["hdf5"]}:
-        with open_foreign(file):
-            pass  # its structure is checked once, here; reading opens it again per utterance
-    sequences = LazySequences(len(raw), partial(_read_one, path, folder, by_key, raw, dim))
+    opened = {name: open_foreign(_inside(folder, name)) for name in {one["path"] for one in found if one["hdf5"]}}
+    sequences = LazySequences(len(raw), partial(_read_one, path, folder, opened, by_key, raw, dim))
     return PackSet(modality, name_of(name), dim, sequences, name)
 
 
 def _read_one(
-    path: Path, folder: Path, by_key: Mapping[str, dict[str, Any]], raw: list[str], dim: int, row: int
+    path: Path,
+    folder: Path,
+    opened: Mapping[str, h5py.File],
+    by_key: Mapping[str, dict[str, Any]],
+    raw: list[str],
+    dim: int,
+    row: int,
 ) -> FeatureSequence | None:
     entry = by_key.get(raw[row])
     if entry is None:
         return None
     if entry["hdf5"]:
-        with h5py.File(_inside(folder, entry["path"]), "r") as file:
-            values = numbers(file, entry["place"], str(path), ndim=1)
+        values = numbers(opened[entry["path"]], entry["place"], str(path), ndim=1)
     else:
         values = read_npy(_inside(folder, entry["path"], entry["place"]))
     rows = values[None] if values.ndim == 1 else values

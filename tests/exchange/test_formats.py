@@ -243,6 +243,22 @@ def test_csd_unaligned_is_cut_by_the_labels(tmp_path):
     assert any("interval" in line for line in lost)
 
 
+def test_csd_without_sidecar_or_labels(tmp_path, source):
+    """Aligned files: every id is an utterance, empty ones too."""
+    export_features("csd", source.path, tmp_path / "csd")
+    (tmp_path / "csd.mer.npz").unlink()
+    for with_labels in (True, False):
+        import_features("csd", tmp_path / "csd", tmp_path / f"back{with_labels}.h5")
+        back = FeatureStore.open(tmp_path / f"back{with_labels}.h5")
+        assert sorted(back.utterances.keys) == sorted(source.utterances.keys)
+        for key in ("dia0_utt0", "dia1_utt1", "dia1_utt2"):
+            ours, theirs = (one.read(one.pick("audio"), key) for one in (source, back))
+            np.testing.assert_array_equal(ours.values, theirs.values)
+            if with_labels:
+                np.testing.assert_allclose(ours.times, theirs.times, atol=1e-6)
+        (tmp_path / "csd/labels.csd").unlink(missing_ok=True)
+
+
 def _hostile_csd(tmp_path, change):
     folder = tmp_path / "hostile"
     folder.mkdir()
