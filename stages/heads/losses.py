@@ -146,10 +146,10 @@ def pseudo_kl(p: Tensor, q: Tensor) -> Tensor:
 
 
 @in_float32
-def kl_divergence(p: Tensor, q: Tensor, weight: Tensor | None = None) -> Tensor:
-    """`KL(p || q)` of distributions (B, C), averaged over rows of weight 1."""
+def kl_divergence(p: Tensor, log_q: Tensor, weight: Tensor | None = None) -> Tensor:
+    """`KL(p || q)` of distributions (B, C), the second as its logarithm, averaged over rows of weight 1."""
     rows = torch.ones(p.shape[0], device=p.device) if weight is None else weight
-    return weighted_mean((torch.xlogy(p, p) - p * q.clamp(min=1e-12).log()).sum(-1), rows)
+    return weighted_mean((torch.xlogy(p, p) - p * log_q).sum(-1), rows)
 
 
 @in_float32
@@ -160,8 +160,7 @@ def output_divergence(target: Tensor, output: Tensor, kind: str, weight: Tensor)
     """
     target = target.detach()
     if kind == "class":
-        log_p, log_q = target.log_softmax(-1), output.log_softmax(-1)
-        return weighted_mean((log_p.exp() * (log_p - log_q)).sum(-1), weight)
+        return kl_divergence(target.softmax(-1), output.log_softmax(-1), weight)
     if kind == "real":
         return weighted_mean((target - output).square().sum(-1) / 2, weight)
     p = target.sigmoid()
