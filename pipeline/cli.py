@@ -6,15 +6,15 @@ Exit codes: 0 done, 1 a failure told in one line, 2 wrong usage.
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import os
 import sys
 import traceback
 from collections.abc import Sequence
 from importlib.metadata import version
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 # (command, "module:function", panel) in the order of the work; the modules import nothing heavy at their top level.
 COMMANDS: tuple[tuple[str, str, str], ...] = (
@@ -41,15 +41,25 @@ COMMANDS: tuple[tuple[str, str, str], ...] = (
 )
 
 EPILOG = (
-    "A first run: [bold]mer demo[/bold]. A corpus of yours: "
-    "[bold]mer extract --corpus meld --root DIR[/bold], then [bold]mer train --features cache/meld.h5[/bold]."
+    "A first run: `mer demo`. A corpus of yours: `mer extract --corpus meld --root DIR`, then "
+    "`mer train --features cache/meld.h5`."
 )
+
+
+class InOrder(TyperGroup):
+    """Lists commands in the order of the work, and not groups after commands."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Names in the order of `COMMANDS`."""
+        return [name for name, _, _ in COMMANDS if name in self.commands]
+
 
 app = typer.Typer(
     name="mer",
+    cls=InOrder,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
+    rich_markup_mode="markdown",
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -74,8 +84,6 @@ def root(
 def _register() -> None:
     for name, target, panel in COMMANDS:
         module, _, function = target.partition(":")
-        if importlib.util.find_spec(f"mer.pipeline.commands.{module}") is None:
-            continue
         loaded = importlib.import_module(f"mer.pipeline.commands.{module}")
         command = getattr(loaded, function)
         if isinstance(command, typer.Typer):

@@ -19,7 +19,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 def test_help_lists_every_command_in_the_order_of_the_work() -> None:
     done = run("--help")
     assert done.returncode == 0
-    places = [done.stdout.index(f" {name} ") for name, _, _ in COMMANDS]
+    places = [done.stdout.index(f"│ {name} ") for name, _, _ in COMMANDS]
     assert places == sorted(places)
 
 

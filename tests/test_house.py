@@ -52,7 +52,7 @@ def test_imports_cross_rooms_absolutely_and_stay_relative_inside(path: Path) -> 
         if level == 0:
             assert module.split(".")[0] not in ROOMS, f"{module} is a bare room name; write mer.{module}"
             inside = module == f"mer.{room}" or module.startswith(f"mer.{room}.")
-            assert not inside or room == "pipeline" and "commands" in path.parts, f"{module} is in this room"
+            assert not inside or (room == "pipeline" and "commands" in path.parts), f"{module} is in this room"
 
 
 def test_the_cache_never_imports_torch() -> None:
