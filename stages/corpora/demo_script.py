@@ -16,7 +16,7 @@ MOODS = ("neutral", "joy", "anger", "sadness")
 SHARES = (0.31, 0.24, 0.23, 0.22)
 VALENCE = {"neutral": 0.0, "joy": 0.8, "anger": -0.7, "sadness": -0.6}
 SHOWN = 0.76
-SPLITS: dict[str, tuple[float, int]] = {"train": (0.62, 10), "val": (0.14, 3), "test": (0.24, 4)}
+SPLITS: dict[str, tuple[float, int]] = {"train": (0.56, 10), "val": (0.20, 4), "test": (0.24, 4)}
 """Per split its share of the clips and its number of speakers; nobody speaks in two splits."""
 
 OPENERS = ("well", "so", "you know", "listen", "okay", "look", "hey", "right")
