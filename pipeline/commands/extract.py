@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from mer.pipeline.options import ExtractOptions
 
 WHAT = "What to extract"
-HOW = "How to carry it out (never changes a number)"
+HOW = "How to carry it out"
 
 
 def extract(
@@ -27,17 +27,20 @@ def extract(
     ] = None,
     text_encoder: Annotated[
         list[str] | None,
-        typer.Option(help="Known name, hub id, local folder, or none. Repeat for several.", rich_help_panel=WHAT),
+        typer.Option(
+            metavar="NAME", help="Known name, hub id, local folder, or none. Repeat for several.", rich_help_panel=WHAT
+        ),
     ] = None,
     audio_encoder: Annotated[
-        list[str] | None, typer.Option(help="As --text-encoder, for the sound.", rich_help_panel=WHAT)
+        list[str] | None, typer.Option(metavar="NAME", help="As --text-encoder, for the sound.", rich_help_panel=WHAT)
     ] = None,
     face_encoder: Annotated[
-        list[str] | None, typer.Option(help="As --text-encoder, for the face.", rich_help_panel=WHAT)
+        list[str] | None, typer.Option(metavar="NAME", help="As --text-encoder, for the face.", rich_help_panel=WHAT)
     ] = None,
     layers: Annotated[
         list[str] | None,
         typer.Option(
+            metavar="LAYERS",
             help="last, -4: (mean of the last four), 6,9,12 (mean of these) or all (a stack that the head mixes). "
             "For one modality: audio=all. Repeatable.",
             rich_help_panel=WHAT,
@@ -79,7 +82,12 @@ def extract(
         ),
     ] = None,
     allow_count_mismatch: Annotated[
-        bool, typer.Option(help="Go on when the class counts differ from the published ones.", rich_help_panel=WHAT)
+        bool,
+        typer.Option(
+            "--allow-count-mismatch",
+            help="Go on when the class counts differ from the published ones.",
+            rich_help_panel=WHAT,
+        ),
     ] = False,
     split: Annotated[str | None, typer.Option(help="Only this split.", rich_help_panel=WHAT)] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N utterances.", rich_help_panel=WHAT)] = None,
@@ -91,7 +99,10 @@ def extract(
         ),
     ] = None,
     trust_remote_code: Annotated[
-        bool, typer.Option(help="Run Python code that a checkpoint brings along.", rich_help_panel=WHAT)
+        bool,
+        typer.Option(
+            "--trust-remote-code", help="Run Python code that a checkpoint brings along.", rich_help_panel=WHAT
+        ),
     ] = False,
     out: Annotated[
         Path | None,
@@ -115,13 +126,19 @@ def extract(
     ] = None,
     keep_faces: Annotated[
         bool,
-        typer.Option(help="Keep the face crops, so that another face encoder needs no decoding.", rich_help_panel=HOW),
+        typer.Option(
+            "--keep-faces",
+            help="Keep the face crops, so that another face encoder needs no decoding.",
+            rich_help_panel=HOW,
+        ),
     ] = False,
-    retry_failed: Annotated[bool, typer.Option(help="Try failed utterances again.", rich_help_panel=HOW)] = False,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Try failed utterances again.", rich_help_panel=HOW)
+    ] = False,
     max_failures: Annotated[
         int | None, typer.Option(min=0, help="Exit with 1 when more utterances failed.", rich_help_panel=HOW)
     ] = None,
-    dry_run: Annotated[bool, typer.Option(help="Print the plan and stop.", rich_help_panel=HOW)] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.", rich_help_panel=HOW)] = False,
 ) -> None:
     """Encode a corpus with frozen encoders into cache/CORPUS.h5.
 
