@@ -69,7 +69,7 @@ def load_crops(path: Path) -> FaceCrops | None:
         If the file is damaged; deleting it lets the crops be made again.
     """
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in ("png", "ends", "size", "times", "valid", "note")}
         crops = _decode(arrays["png"], arrays["ends"], tuple(int(side) for side in arrays["size"]))
         note: dict[str, Any] = json.loads(arrays["note"].tobytes())

@@ -12,7 +12,9 @@ from .face_detect import Face
 
 ALGORITHM = 1
 BRIDGE_SECONDS = 1.0
-"""A track that was not seen for longer than this does not go on by place alone."""
+"""A track that was out of view for longer than this has ended."""
+LONG_GAP_SECONDS = 0.5
+"""Out of view for longer than this, or after a cut, a face must also look the same."""
 LOOK_MEMORY = 0.8
 REACH = 0.7
 """How far, in face widths, a face may be from where its track is expected."""
@@ -22,11 +24,14 @@ REACH_OF_ALIKE = 1.5
 LOG_SIZE_GATE = math.log(1.6)
 SAME_LOOK = 0.8
 """Looks (dot product of two unit pictures) at least this alike can be one person after a cut or a long gap."""
-UNLIKE_LOOK = 0.2
-"""Looks less alike than this are linked from one frame to the next only where the face has hardly moved."""
-HARDLY_MOVED = 0.35
-CUT_CHANGE = 0.18
-"""Mean change of a thumbnail between two sampled frames, as a share of full scale, that means a new shot."""
+CUT_CHANGE = 0.09
+CUT_UNLIKENESS = 0.3
+"""Mean change of a thumbnail between two sampled frames, as a share of full scale, and 1 minus the correlation of the
+two, that together mean a new shot."""
+STILL_CUT_CHANGE = 0.03
+STILL_CUT_RATIO = 6.0
+"""In a still shot less change means a new one: so much, and so many times the usual change of the frames before."""
+USUAL_FRAMES = 10
 
 Look = npt.NDArray[np.float32]
 
@@ -93,6 +98,7 @@ class Linker:
     def __init__(self) -> None:
         self.tracks: list[Track] = []
         self._thumbnail: npt.NDArray[np.float32] | None = None
+        self._changes: list[float] = []
         self._cut_at = -math.inf
 
     def link(
@@ -103,16 +109,18 @@ class Linker:
         `thumbnail` is a small grey picture of the whole frame, any fixed shape; a sudden change of it is a cut, across
         which a track goes on only where the face looks the same.
         """
-        grey = thumbnail.astype(np.float32) / np.float32(255)
-        if self._thumbnail is not None and float(np.abs(grey - self._thumbnail).mean()) > CUT_CHANGE:
+        if self._is_cut(thumbnail):
             self._cut_at = time_seconds
-        self._thumbnail = grey
-        live = [track for track in self.tracks if time_seconds - track.times[-1] <= BRIDGE_SECONDS]
+        live = [
+            track
+            for track in self.tracks
+            if track.steps[-1] == step - 1 or time_seconds - track.times[-1] <= BRIDGE_SECONDS
+        ]
         pairs = sorted(
             (cost, row, column)
             for row, track in enumerate(live)
             for column in range(len(faces))
-            if (cost := self._cost(track, time_seconds, faces[column], looks[column])) is not None
+            if (cost := self._cost(track, step, time_seconds, faces[column], looks[column])) is not None
         )
         owners: dict[int, Track] = {}
         taken: set[int] = set()
@@ -127,13 +135,27 @@ class Linker:
             owners[column].add(step, time_seconds, face, looks[column])
         return [owners[column] for column in range(len(faces))]
 
-    def _cost(self, track: Track, time_seconds: float, face: Face, look: Look) -> float | None:
+    def _is_cut(self, thumbnail: npt.NDArray[np.uint8]) -> bool:
+        """Say whether a frame begins a new shot."""
+        grey = thumbnail.astype(np.float32) / np.float32(255)
+        before, self._thumbnail = self._thumbnail, grey
+        if before is None:
+            return False
+        change = float(np.abs(grey - before).mean())
+        usual = float(np.median(self._changes)) if len(self._changes) > 2 else math.inf
+        sudden = change > CUT_CHANGE and 1 - _correlation(grey, before) > CUT_UNLIKENESS
+        cut = sudden or change > max(STILL_CUT_CHANGE, STILL_CUT_RATIO * usual)
+        self._changes = [] if cut else [*self._changes, change][-USUAL_FRAMES:]
+        return cut
+
+    def _cost(self, track: Track, step: int, time_seconds: float, face: Face, look: Look) -> float | None:
         """Distance of a face from where a track should be now, or None when it cannot be the same person."""
         gap = time_seconds - track.times[-1]
         likeness = track.likeness(look)
         cut = track.times[-1] < self._cut_at
         distance, size = _apart(track.expected(time_seconds), _place(face))
-        if likeness < (SAME_LOOK if cut or gap > 0.5 else UNLIKE_LOOK) and (cut or distance > HARDLY_MOVED):
+        missed = gap > LONG_GAP_SECONDS and track.steps[-1] < step - 1
+        if (cut or missed) and likeness < SAME_LOOK:
             return None
         reach = REACH + REACH_PER_SECOND * min(gap, 0.5) + (REACH_OF_ALIKE if likeness > SAME_LOOK and not cut else 0.0)
         if distance > reach or size > LOG_SIZE_GATE:
@@ -181,3 +203,8 @@ def _blend(mean: Look, look: Look) -> Look:
     blend = LOOK_MEMORY * mean + (1 - LOOK_MEMORY) * look
     unit: Look = (blend / max(float(np.linalg.norm(blend)), 1e-6)).astype(np.float32)
     return unit
+
+
+def _correlation(one: npt.NDArray[np.float32], other: npt.NDArray[np.float32]) -> float:
+    spread = float(one.std() * other.std())
+    return float(((one - one.mean()) * (other - other.mean())).mean()) / spread if spread > 1e-6 else 0.0
