@@ -272,6 +272,83 @@ def whisper(folder: Path) -> Path:
     return save(WhisperForConditionalGeneration(config), folder, preprocessor_config={"sampling_rate": 16000})
 
 
+def emotion2vec(folder: Path) -> Path:
+    """Tensors under the names, and settings in the file, that emotion2vec_base has; weights by exact arithmetic."""
+    import numpy as np
+    import yaml
+
+    width, heads, channels = 24, 6, 16
+    audio = "modality_encoders.AUDIO."
+    shapes: dict[str, tuple[int, ...]] = {
+        f"{audio}extra_tokens": (1, 10, width),
+        f"{audio}alibi_scale": (1, 1, heads, 1, 1),
+        f"{audio}project_features.1.weight": (channels,),
+        f"{audio}project_features.1.bias": (channels,),
+        f"{audio}project_features.2.weight": (width, channels),
+        f"{audio}project_features.2.bias": (width,),
+        f"{audio}context_encoder.norm.weight": (width,),
+        f"{audio}context_encoder.norm.bias": (width,),
+        f"{audio}decoder.proj.weight": (width, 12),
+    }
+    for layer, kernel in enumerate(CONVOLUTIONS["conv_kernel"]):
+        name = f"{audio}local_encoder.conv_layers.{layer}"
+        shapes[f"{name}.0.weight"] = (channels, channels if layer else 1, kernel)
+        shapes[f"{name}.2.1.weight"] = shapes[f"{name}.2.1.bias"] = (channels,)
+    for layer in range(1, 4):
+        shapes[f"{audio}relative_positional_encoder.{layer}.0.weight"] = (width, width // 4, 7)
+        shapes[f"{audio}relative_positional_encoder.{layer}.0.bias"] = (width,)
+    for block in (f"{audio}context_encoder.blocks.0", "blocks.0", "blocks.1"):
+        for part, outputs, inputs in (
+            ("attn.qkv", 3 * width, width),
+            ("attn.proj", width, width),
+            ("mlp.fc1", 2 * width, width),
+            ("mlp.fc2", width, 2 * width),
+        ):
+            shapes[f"{block}.{part}.weight"], shapes[f"{block}.{part}.bias"] = (outputs, inputs), (outputs,)
+        for part in ("norm1", "norm2"):
+            shapes[f"{block}.{part}.weight"] = shapes[f"{block}.{part}.bias"] = (width,)
+    bits = np.random.PCG64(9)
+    state = {}
+    for name, shape in sorted(shapes.items()):
+        unit = (bits.random_raw(int(np.prod(shape))) >> np.uint64(40)).astype(np.float32) * np.float32(2.0**-23) - 1
+        unit = unit.reshape(shape)
+        if len(shape) > 1 and "extra" not in name and "alibi" not in name:
+            unit = unit * np.float32((3 / np.prod(shape[1:])) ** 0.5)
+        elif name.endswith("weight"):
+            unit = 1 + np.float32(0.1) * unit
+        state[name] = torch.from_numpy(unit)
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.save({"model": state, "step": 1.0}, folder / "emotion2vec_base.pt")
+    settings: dict[str, Any] = {
+        "depth": 2,
+        "num_heads": heads,
+        "embed_dim": width,
+        "mlp_ratio": 2.0,
+        "norm_eps": 1e-5,
+        "layer_norm_first": False,
+        "normalize": True,
+        "modalities": {
+            "audio": {
+                "prenet_depth": 1,
+                "num_extra_tokens": 10,
+                "use_alibi_encoder": True,
+                "learned_alibi": False,
+                "learned_alibi_scale_per_head": True,
+                "learned_alibi_scale_per_layer": False,
+                "num_alibi_heads": heads,
+                "extractor_mode": "layer_norm",
+                "feature_encoder_spec": "[(16, 10, 5)] + [(16, 3, 2)] * 4 + [(16,2,2)] + [(16,2,2)]",
+                "conv_pos_width": 21,
+                "conv_pos_groups": 4,
+                "conv_pos_depth": 3,
+                "conv_pos_pre_ln": False,
+            }
+        },
+    }
+    (folder / "config.yaml").write_text(yaml.safe_dump({"model": "Emotion2vec", "model_conf": settings}))
+    return folder
+
+
 # --- face ------------------------------------------------------------------------------------------------------------
 
 
@@ -354,6 +431,7 @@ AUDIO: dict[str, Callable[[Path], Path]] = {
     "wavlm-large": wavlm_large,
     "data2vec-audio": data2vec_audio,
     "whisper": whisper,
+    "emotion2vec": emotion2vec,
 }
 FACE: dict[str, Callable[[Path], Path]] = {
     "vit": vit,

@@ -152,6 +152,20 @@ def as_waveform(item: EncoderInput) -> Waveform:
     return item
 
 
+def normalised(wave: Waveform, eps: float) -> Waveform:
+    """Shift and scale a clip to zero mean and unit variance."""
+    if not len(wave):
+        return wave
+    centred = wave.astype(np.float64) - wave.mean(dtype=np.float64)
+    scaled: Waveform = (centred / np.sqrt(np.mean(centred**2) + eps)).astype(np.float32)
+    return scaled
+
+
+def at_least(wave: Waveform, samples: int) -> Waveform:
+    """Append zeros to a clip that is shorter than one frame; an empty one stays empty."""
+    return np.pad(wave, (0, samples - len(wave))) if 0 < len(wave) < samples else wave
+
+
 def pad_right(pieces: list[Waveform], samples: int = 0) -> Waveform:
     """Lay waveforms in rows of at least `samples` samples, zeros behind them."""
     padded = np.zeros((len(pieces), max(samples, *(len(piece) for piece in pieces))), np.float32)

@@ -98,6 +98,12 @@ ENCODERS: Mapping[str, EncoderEntry] = {
     "wavlm-base-plus": EncoderEntry("audio", "microsoft/wavlm-base-plus", 768, _NONE),
     "wavlm-large": EncoderEntry("audio", "microsoft/wavlm-large", 1024, _NONE),
     "data2vec-audio-base": EncoderEntry("audio", "facebook/data2vec-audio-base", 768, _APACHE),
+    "emotion2vec-base": EncoderEntry(
+        "audio", "emotion2vec/emotion2vec_base", 768, "FunASR model licence", note="self-supervised on emotional speech"
+    ),
+    "emotion2vec-plus-base": EncoderEntry(
+        "audio", "emotion2vec/emotion2vec_plus_base", 768, "FunASR model licence", note="trained on labelled emotion"
+    ),
     "whisper-base": EncoderEntry("audio", "openai/whisper-base", 512, _APACHE, note="encoder; many languages"),
     "whisper-large-v3": EncoderEntry("audio", "openai/whisper-large-v3", 1280, _APACHE, note="encoder; many languages"),
     "data2vec-audio-large": EncoderEntry("audio", "facebook/data2vec-audio-large", 1024, _APACHE),

@@ -14,6 +14,7 @@ from mer.cache import MerError, canonical_json
 
 from . import hub
 from .demo import DEMO_NAMES, demo_folder
+from .funasr_config import read_funasr_config
 from .weights import scan_weights, weight_files
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -43,8 +44,8 @@ class Checkpoint:
 
     @property
     def config(self) -> dict[str, Any]:
-        """Content of `config.json`."""
-        return self.read("config.json")
+        """Content of `config.json`, or of FunASR's `config.yaml` under the same names."""
+        return read_config(Path(self.folder))
 
     def identity(self) -> dict[str, str]:
         """What enters the spec."""
@@ -78,17 +79,28 @@ def find_checkpoint(name: str, trust_remote_code: bool = False) -> Checkpoint:
 
 def open_checkpoint(folder: Path, label: str, revision: str, trust_remote_code: bool) -> Checkpoint:
     """Check a checkpoint folder and describe it."""
-    if not (folder / "config.json").is_file():
-        raise MerError(
-            f"checkpoint folder {folder} has no config.json; name the folder that holds config.json and weights"
-        )
-    config = read_json(folder / "config.json")
+    config = read_config(folder)
     refuse_remote_code(config, label, trust_remote_code)
     tokenizer = folder / "tokenizer_config.json"
     if tokenizer.is_file():
         refuse_remote_code(read_json(tokenizer), label, trust_remote_code)
     files = weight_files(folder)
     return Checkpoint(label, str(folder), revision, scan_weights(files), _hash_settings(folder, trust_remote_code))
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Configuration of a checkpoint folder.
+
+    Raises
+    ------
+    MerError
+        If there is none or it cannot be read.
+    """
+    if (folder / "config.json").is_file():
+        return read_json(folder / "config.json")
+    if (folder / "config.yaml").is_file():
+        return read_funasr_config(folder / "config.yaml")
+    raise MerError(f"checkpoint folder {folder} has no config.json; name the folder that holds config.json and weights")
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -119,7 +131,7 @@ def refuse_remote_code(config: Mapping[str, Any], label: str, trusted: bool) -> 
 
 def _hash_settings(folder: Path, with_code: bool) -> str:
     digest = hashlib.sha256()
-    names = [name for name in hub.SETTINGS if (folder / name).is_file()]
+    names = [name for name in (*hub.SETTINGS, *hub.FUNASR_SETTINGS) if (folder / name).is_file()]
     if with_code:
         names += sorted(path.name for path in folder.glob("*.py"))
     for name in names:

@@ -48,6 +48,7 @@ FAMILIES: Mapping[str, Family] = {
     **dict.fromkeys(("wav2vec2", "hubert", "wavlm", "data2vec-audio"), _WAVE),
     **dict.fromkeys(("vit", "deit", "dinov2", "dinov3_vit"), _PICTURE),
     **dict.fromkeys(("data2vec-vision", "beit"), Family("face", _PICTURE.loader, pools=("mean", "cls"))),
+    "emotion2vec": Family("audio", "mer.stages.encoders.emotion2vec:LiveEmotion2vec"),
     "whisper": Family("audio", "mer.stages.encoders.whisper:LiveWhisper"),
     "videomae": Family("face", "mer.stages.encoders.video:LiveVideo", pools=("mean",)),
     "clip": Family("face", _PICTURE.loader, part="vision_config"),

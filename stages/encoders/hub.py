@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,6 +30,9 @@ SETTINGS = (
     "tokenizer.model",
 )
 """Files beside the weights that decide what an encoder computes."""
+
+FUNASR_SETTINGS = ("config.yaml",)
+"""The same in a repository of FunASR's layout, which has no config.json."""
 
 
 def fetch_checkpoint(repository: str, revision: str = "", with_code: bool = False) -> tuple[Path, str]:
@@ -73,6 +75,9 @@ def fetch_checkpoint(repository: str, revision: str = "", with_code: bool = Fals
 def files_needed(names: Sequence[str], with_code: bool = False) -> list[str]:
     """Choose from a repository's files: settings, tokenizer, one set of weights. Empty without weights."""
     present = set(names)
+    pickled = sorted(name for name in present if name.endswith(".pt") and "/" not in name)
+    if "config.json" not in present and "config.yaml" in present and len(pickled) == 1:
+        return [*FUNASR_SETTINGS, *pickled]
     weights: list[str] = []
     for single, index, shard in (
         ("model.safetensors", "model.safetensors.index.json", r"model-\d+-of-\d+\.safetensors"),
@@ -94,15 +99,16 @@ def _local_snapshot(repository: str, revision: str, with_code: bool) -> Path | N
     """Folder of a snapshot that an earlier run fetched completely, or None."""
     from huggingface_hub import snapshot_download
 
+    from .checkpoint import read_config
     from .weights import weight_files
 
     try:
-        wanted = [*SETTINGS, "*.py"] if with_code else list(SETTINGS)
+        wanted = [*SETTINGS, *FUNASR_SETTINGS, *(["*.py"] if with_code else [])]
         folder = Path(
             snapshot_download(repository, revision=revision or None, local_files_only=True, allow_patterns=wanted)
         )
         weight_files(folder)
-        json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        read_config(folder)
     except Exception:  # anything missing or unreadable: ask the hub
         return None
     return folder

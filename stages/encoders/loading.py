@@ -93,7 +93,7 @@ def load_model(
             f"are the files in {checkpoint.folder} complete?"
         )
     model = (getattr(model, part) if part else model).eval().requires_grad_(False)
-    _refuse_not_finite(model, checkpoint)
+    refuse_not_finite(model, checkpoint)
     moved: nn.Module = model.to(device)
     return moved
 
@@ -102,7 +102,8 @@ def _needless(name: str) -> bool:
     return any(part in name for part in _MAY_BE_MISSING)
 
 
-def _refuse_not_finite(model: nn.Module, checkpoint: Checkpoint) -> None:
+def refuse_not_finite(model: nn.Module, checkpoint: Checkpoint) -> None:
+    """Refuse weights that hold NaN or infinity."""
     for name, parameter in model.named_parameters():
         if not _needless(name) and not bool(torch.isfinite(parameter).all()):
             raise MerError(f"weights of {checkpoint.label} hold NaN or infinity in {name}; fetch or train them again")

@@ -159,7 +159,8 @@ class AudioEncoder(PretrainedEncoder):
 
     def normalises(self) -> bool:
         """Tell whether the checkpoint was trained on clips of zero mean and unit variance."""
-        return bool(self.found.read("preprocessor_config.json").get("do_normalize", True))
+        stated = self.found.config.get("normalize")  # emotion2vec's configuration says it
+        return bool(self.found.read("preprocessor_config.json").get("do_normalize", True) if stated is None else stated)
 
     def settings(self) -> dict[str, Any]:
         """Normalisation and chunks."""

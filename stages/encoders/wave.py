@@ -16,7 +16,7 @@ from torch import Tensor, nn, zeros_like
 from torch.nn import functional
 
 from ..protocols import Waveform
-from .audio import FrameGrid, LiveAudio, pad_right
+from .audio import FrameGrid, LiveAudio, at_least, normalised, pad_right
 from .loading import LayerTap, load_model, to_device
 from .pretrained import AudioEncoder
 
@@ -74,12 +74,7 @@ class LiveWave(LiveAudio):
 
     def prepare(self, wave: Waveform) -> Waveform:
         """Normalise a clip and bring it to the least length the convolutions need."""
-        if self.encoder.normalises() and len(wave):
-            centred = wave.astype(np.float64) - wave.mean(dtype=np.float64)
-            wave = (centred / np.sqrt(np.mean(centred**2) + 1e-7)).astype(np.float32)
-        if 0 < len(wave) < self.grid.field:
-            wave = np.pad(wave, (0, self.grid.field - len(wave)))
-        return wave
+        return at_least(normalised(wave, eps=1e-7) if self.encoder.normalises() else wave, self.grid.field)
 
     def forward(self, pieces: list[Waveform]) -> Tensor:
         """See `LiveAudio.forward`."""

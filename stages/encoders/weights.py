@@ -56,6 +56,9 @@ def weight_files(folder: Path) -> tuple[Path, ...]:
             return (folder / single,)
         if (folder / index).is_file():
             return _sharded(folder, folder / index)
+    pickled = sorted(folder.glob("*.pt")) if (folder / "config.yaml").is_file() else []
+    if len(pickled) == 1:
+        return (pickled[0],)
     raise MerError(
         f"checkpoint folder {folder} has no weights ({' or '.join(SINGLE)}); copy the weight file into it, "
         "or name a checkpoint that has PyTorch weights"
