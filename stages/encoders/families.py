@@ -70,7 +70,7 @@ def family_of(config: Mapping[str, Any], modality: str, checkpoint: str) -> Fami
         known = ", ".join(sorted(name for name, one in FAMILIES.items() if one.modality == modality))
         raise MerError(
             f"checkpoint {checkpoint} is of type {model_type or 'none'!r}, which is not supported; "
-            f"{modality} encoders are of type {known}"
+            f"{modality} encoders are of type {known}; or write one of your own (module:Class)"
         )
     if family.modality != modality:
         raise MerError(

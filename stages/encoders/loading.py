@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # our batches are small, and workers are forked after use
@@ -163,22 +164,24 @@ class LayerTap:
             blocks[0].register_forward_pre_hook(self._take_input, with_kwargs=True)
         for number in choice.layers:
             if 0 < number < depth:
-                blocks[number - 1].register_forward_hook(self._take_output)
+                blocks[number - 1].register_forward_hook(partial(self._take_output, number))
         if deepest < depth:
             del blocks[max(deepest, 1) :]
 
-    def _take(self, hidden: Tensor) -> None:
-        kept = self.reduce(hidden).float()
+    def _take(self, number: int, hidden: Tensor, reduce: Callable[[Tensor], Tensor]) -> None:
+        if number == self.choice.layers[0]:
+            self._taken = []  # a pass that ran out of memory may have left some behind
+        kept = reduce(hidden).float()
         if self.choice.stack or not self._taken:
             self._taken.append(kept)
         else:
             self._taken[0] = self._taken[0] + kept
 
     def _take_input(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self._take(args[0] if args else kwargs["hidden_states"])
+        self._take(0, args[0] if args else kwargs["hidden_states"], self.reduce)
 
-    def _take_output(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        self._take(output[0] if isinstance(output, tuple) else output)
+    def _take_output(self, number: int, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        self._take(number, output[0] if isinstance(output, tuple) else output, self.reduce)
 
     def collect(self, last: Tensor, reduce_last: Callable[[Tensor], Tensor] | None = None) -> Tensor:
         """Return the combined layers, float32, the last axis being one layer's width or the stack of all.
@@ -191,11 +194,7 @@ class LayerTap:
             Replaces `reduce` for the model's own output.
         """
         if self.depth in self.choice.layers:
-            kept = (reduce_last or self.reduce)(last).float()
-            if self.choice.stack or not self._taken:
-                self._taken.append(kept)
-            else:
-                self._taken[0] = self._taken[0] + kept
+            self._take(self.depth, last, reduce_last or self.reduce)
         taken, self._taken = self._taken, []
         if self.choice.stack:
             return torch.cat(taken, dim=-1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -33,9 +34,10 @@ class LiveText:
         self.room = encoder.window() - len(self.prefix) - len(self.suffix)
         self.model: Any = load_model(checkpoint, device, encoder.precision, encoder.trust_remote_code)
         self._check_vocabulary([*self.prefix, *self.suffix])
+        self.pieces = lru_cache(maxsize=4096)(self._pieces)  # asked for the cost of a text, and to encode it
         self.tap = LayerTap(self.model, depth, self.choice, lambda hidden: hidden, checkpoint.label)
 
-    def pieces(self, text: str) -> list[int]:
+    def _pieces(self, text: str) -> list[int]:
         """Word pieces of a text, without special tokens."""
         ids: list[int] = self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
         self._check_vocabulary(ids)

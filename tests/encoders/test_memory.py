@@ -47,6 +47,23 @@ def test_batches_are_halved_until_they_fit(tiny: Any, modality: str, family: str
         assert difference(sequence, single)[0] <= 1e-4
 
 
+@pytest.mark.parametrize("layers", ["1,2,3", "all"])
+def test_a_pass_that_breaks_off_leaves_nothing_behind(tiny: Any, layers: str) -> None:
+    """Memory runs out inside the model, after some layers were taken."""
+    loaded: Any = tiny("audio", "wav2vec2-layer", layers=layers).load("cpu")
+    items = MAKERS["audio"]()[:4]
+    singles = [loaded.encode([item])[0] for item in items]
+
+    def break_off(module: Any, args: tuple[Any, ...]) -> None:
+        if len(args[0]) > 1:
+            raise OutOfMemoryError("CUDA out of memory")
+
+    loaded.model.encoder.layers[2].register_forward_pre_hook(break_off)
+    for sequence, single in zip(encode_batched(loaded, items, budget=10**9), singles, strict=True):
+        assert isinstance(sequence, FeatureSequence)
+        assert difference(sequence, single)[0] <= 1e-4
+
+
 def test_the_budget_bounds_what_one_long_clip_takes(tiny: Any) -> None:
     loaded: Any = tiny("audio", "wav2vec2-layer", max_seconds=10.0).load("cpu")
     clip = np.tile(np.asarray(MAKERS["audio"]()[5]), 8)  # a minute
