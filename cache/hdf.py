@@ -56,15 +56,14 @@ def link_name(name: str) -> str:
 # --------------------------------------------------------------------------------------------------- writing
 
 
-def create(path: Path, block: int) -> h5py.File:
+def create(path: Path, block: int, aligned: bool = True) -> h5py.File:
     """Create an HDF5 file with room for a seal.
 
     The library version bounds are pinned because files written with "latest" by HDF5 2 cannot be read by 1.14. Arrays
-    are aligned so that they can be mapped into memory.
+    are aligned so that they can be mapped into memory; compressed chunks need not be, and lie closer without.
     """
-    return h5py.File(
-        path, "w", libver=("v110", "v110"), userblock_size=block, alignment_threshold=1024, alignment_interval=64
-    )
+    alignment = {"alignment_threshold": 1024, "alignment_interval": 64} if aligned else {}
+    return h5py.File(path, "w", libver=("v110", "v110"), userblock_size=block, **alignment)
 
 
 def describe(group: h5py.Group, encoding: str, /, **attributes: str) -> None:

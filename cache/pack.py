@@ -30,8 +30,8 @@ from .table import UtteranceTable
 COMPRESSIONS = ("none", "zstd")
 PIECE_BYTES = 16 << 20
 CHUNK_BYTES = 256 << 10
-PACKED_BLOCK = 1 << 16
-"""User block of a file with compressed arrays: room for the extents of their chunks."""
+MOST_CHUNK_ENTRIES = 64
+"""Runs of compressed chunks that the seal has room for; the chunks of further ones stay in its digest."""
 SMALLEST_PART = 1 << 20
 SMALLEST_SALT = 8
 LICENSE = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+-]*(?: (?:WITH|AND|OR) [A-Za-z0-9][A-Za-z0-9.+-]*)*")
@@ -356,11 +356,15 @@ def _write_one(
     compression: str,
     progress: Progress,
 ) -> None:
-    block = block_size(len(ARRAYS) * len(plans)) if compression == "none" else PACKED_BLOCK
+    entries = len(ARRAYS) * len(plans)
+    if compression != "none":
+        chunks = sum(plan.index.value_bytes() // CHUNK_BYTES + 1 for plan in plans.values())
+        entries += min(MOST_CHUNK_ENTRIES, chunks)
+    block = block_size(entries)
     plain: dict[str, Extent] = {}
     packed: dict[str, tuple[Extent, ...]] = {}
     with atomic_write(out) as temporary:
-        with create(temporary, block) as file:
+        with create(temporary, block, aligned=compression == "none") as file:
             put_catalogue(file, catalogue)
             for name, plan in plans.items():
                 group = file["sets"][link_name(name)]

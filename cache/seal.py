@@ -86,7 +86,7 @@ def _body(seal: Seal) -> bytes:
 
 
 def _fitting(packed: Mapping[str, tuple[Extent, ...]], block: int) -> dict[str, tuple[Extent, ...]]:
-    room = (block - 512) // 4 // 32
+    room = block // 128  # a quarter of the block, at most 32 bytes an entry
     ordered = sorted(((length, name, at) for name, extents in packed.items() for at, length in extents), reverse=True)
     kept: dict[str, list[Extent]] = {name: [] for name in packed}
     for length, name, at in ordered[:room]:

@@ -148,7 +148,7 @@ def check(drawn: Drawn, path: Path) -> None:
     assert verify(path) == []
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
 @given(drawn=caches(), compression=st.sampled_from(["none", "zstd"]))
 def test_written_packed_split_and_read_unchanged(drawn: Drawn, compression: str) -> None:
     with tempfile.TemporaryDirectory() as name:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import pickle
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,7 +21,9 @@ from mer.cache import (
     FormatError,
     LabelColumn,
     MerError,
+    PackOptions,
     UtteranceTable,
+    pack,
     read_catalogue,
     shard_folder,
     verify,
@@ -175,27 +178,31 @@ def test_an_intact_cache_has_no_problems(make_cache: Cache) -> None:
     assert verify(make_cache(keys=[], path=make_cache().with_name("none.h5"))) == []
 
 
-def _length(store: FeatureStore) -> int:
-    return len(store.read(store.pick("audio"), "train/dia0_utt0"))
-
-
 def test_a_store_crosses_processes(make_cache: Cache) -> None:
     store = FeatureStore.open(make_cache())
-    assert _length(store) == 5
+    assert len(store.read(store.pick("audio"), "train/dia0_utt0")) == 5
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         assert len(pool.apply(FeatureStore.read, (store, store.pick("audio"), "train/dia0_utt0"))) == 5
-    assert _length(pickle.loads(pickle.dumps(store))) == 5
+    again = pickle.loads(pickle.dumps(store))
+    assert len(again.read(again.pick("audio"), "train/dia0_utt0")) == 5
 
 
 def test_a_forked_child_opens_its_own_files(make_cache: Cache) -> None:
-    store = FeatureStore.open(make_cache())
-    _length(store)
-    before = set(store._files.values())
-    child = os.fork()
-    if child == 0:
-        fresh = _length(store) == 5 and not before & set(store._files.values())
-        os._exit(0 if fresh else 1)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    """In a process of its own, because a fork beside the threads of other tests may deadlock."""
+    program = """
+import os, sys
+from mer.cache import FeatureStore
+store = FeatureStore.open(sys.argv[1])
+name = store.pick("audio")
+store.read(name, "train/dia0_utt0")
+before = set(store._files.values())
+child = os.fork()
+if child == 0:
+    fresh = len(store.read(name, "train/dia0_utt0")) == 5 and not before & set(store._files.values())
+    os._exit(0 if fresh else 1)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) or len(store.read(name, "train/dia0_utt0")) != 5)
+"""
+    subprocess.run([sys.executable, "-c", program, make_cache()], check=True)
 
 
 @pytest.mark.parametrize(
@@ -271,3 +278,29 @@ def test_fourteen_thousand_utterances_round_trip(tmp_path: Path) -> None:
     table = UtteranceTable.of(keys, text=["some words that were said"] * len(keys))
     write_catalogue(tmp_path / "big.h5", Catalogue({}, table, {}, {}))
     assert FeatureStore.open(tmp_path / "big.h5").utterances.keys == keys
+
+
+@pytest.fixture
+def in_memory(make_cache: Cache, tmp_path: Path) -> str:
+    """A cache and a pack behind a URL that only fsspec can open."""
+    fsspec = pytest.importorskip("fsspec")
+    source = make_cache()
+    pack(source, tmp_path / "pack.h5", PackOptions("CC0-1.0"))
+    pack(source, tmp_path / "zstd.h5", PackOptions("CC0-1.0", compression="zstd"))
+    memory = fsspec.filesystem("memory")
+    for path in tmp_path.rglob("*.h5"):
+        memory.pipe_file(f"/store/{path.relative_to(tmp_path)}", path.read_bytes())
+    return "memory://store"
+
+
+@pytest.mark.parametrize("name", ["tiny.h5", "pack.h5", "zstd.h5"])
+def test_a_url_is_read_in_place(in_memory: str, tmp_path: Path, name: str) -> None:
+    here, there = FeatureStore.open(tmp_path / name), FeatureStore.open(f"{in_memory}/{name}")
+    for made in here.sets:
+        np.testing.assert_array_equal(there.load(made, verify=True).values, here.load(made).values)
+        sequence = there.read(made, "train/dia0_utt0")
+        np.testing.assert_array_equal(sequence.values, here.read(made, "train/dia0_utt0").values)
+    assert there.notes(there.pick("audio"), "train/dia1_utt1") == {"index": 4}
+    assert verify(f"{in_memory}/{name}") == []
+    with pytest.raises(MerError, match=r"memory://store/none\.h5 does not exist"):
+        FeatureStore.open(f"{in_memory}/none.h5")
