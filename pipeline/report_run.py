@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -139,11 +141,12 @@ def _errors(view: RunView, errors: Sequence[Judged]) -> Html:
 def _provenance(view: RunView) -> Html:
     sets = [_set_row(modality, spec) for modality, spec in view.run.specs.items()]
     corpus = view.corpus
-    command = " ".join(map(str, view.facts["command"]))
+    program, *arguments = [str(word) for word in view.facts["command"]] or [""]
+    command = shlex.join([Path(program).name, *arguments]) if program else ""  # not where it lies on this machine
     facts: list[tuple[str, Content]] = [
         ("corpus", corpus.get("title") or corpus.get("name")),
         ("its licence", corpus.get("license")),
-        ("feature file", el("span", str(view.facts["features"]["path"]), class_="mono")),
+        ("feature file", el("span", Path(str(view.facts["features"]["path"])).name, class_="mono")),
         ("command", el("span", command, class_="mono") if command else None),
         ("protocol", _protocol_line(view)),
         ("head", f"{view.facts['head']}: {_pairs(view.facts['head_config'])}"),

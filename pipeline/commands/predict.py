@@ -57,8 +57,9 @@ def predict(
     made = table(
         "", "clip", *([">value"] if number else ["prediction", *(f">{name}" for name in opened.classes)]), "used"
     )
-    for answer in answers:
-        shown = [str(answer.asked.clip or f"“{answer.asked.text}”")]
+    names = [one.clip.name if one.clip else f"“{one.text}”" for one in asked]
+    for name, answer in zip(names, answers, strict=True):
+        shown = [name]
         if number:
             shown.append(f"{answer.output[0]:.3f}")
         else:
@@ -67,6 +68,6 @@ def predict(
             shown += [f"{100 * share:.1f}" for share in answer.output]
         made.add_row(*shown, ", ".join(answer.used) or "nothing: the training prior answers")
     results.print(made)
-    for answer in answers:
+    for name, answer in zip(names, answers, strict=True):
         for modality, why in answer.missing.items():
-            results.print(f"without {modality}: {answer.asked.clip or 'text'}: {why}", markup=False, soft_wrap=True)
+            results.print(f"without {modality}: {name}: {why}", markup=False, highlight=False, soft_wrap=True)

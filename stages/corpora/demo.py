@@ -24,7 +24,7 @@ from .demo_media import Frame, Picture, Sound, write_media
 from .demo_script import MOODS, Line, write_script
 from .demo_voice import RATE_HZ, Speech, Throat, speak
 
-VERSION = 3
+VERSION = 4
 """Enters the folder's name; raise it whenever a change here changes the clips."""
 
 SIZE = (240, 180)

@@ -57,6 +57,10 @@ def test_no_speaker_is_in_two_splits_and_every_split_has_every_mood() -> None:
     assert all({line.mood for line in lines if line.split == split} == set(MOODS) for split in speakers)
 
 
+def test_the_smallest_corpus_has_every_awkward_clip_too() -> None:
+    assert sorted(line.awkward for line in write_script(16, 0) if line.awkward) == sorted(AWKWARD)
+
+
 def test_dialogues_count_their_turns_from_zero_between_two_speakers() -> None:
     lines = write_script(144, 0)
     for dialogue in {line.dialogue for line in lines}:

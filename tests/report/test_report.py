@@ -45,6 +45,7 @@ def test_page_holds_scores_classes_charts_errors_and_provenance(make_run: MakeRu
         assert words in page.text
     assert run.specs["audio"].fingerprint in page.text
     assert run.facts["versions"]["torch"] in page.text
+    assert str(tmp_path.parent) not in page.text  # folders of the machine stay on it
     assert sum(tag == "svg" for tag, _ in page.tags) == 3  # two curves, map
     test_rows = (run.predictions(run.members[0]["name"]).split == "test").sum()
     assert sum(attrs.get("class") == "point" for _, attrs in page.tags) == test_rows
