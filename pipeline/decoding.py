@@ -18,7 +18,15 @@ import xxhash
 from mer.cache import Fate, MerError, canonical_json
 from mer.stages.face_cache import crops_path, load_crops, save_crops
 from mer.stages.media import Media, MediaRequest, read_media
-from mer.stages.protocols import FaceCrops, Waveform
+from mer.stages.protocols import SAMPLE_RATE_HZ, FaceCrops, Waveform
+
+RESAMPLER = "soxr_hq"
+
+
+def sound_inputs(channel: str) -> dict[str, Any]:
+    """How a waveform is made of a clip: the inputs of an audio spec."""
+    return {"sample_rate_hz": SAMPLE_RATE_HZ, "channel": channel, "resampler": RESAMPLER}
+
 
 FateOf = tuple[Fate, str]
 OK: FateOf = (Fate.OK, "")

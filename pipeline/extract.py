@@ -30,12 +30,12 @@ from mer.cache import (
     shard_folder,
     write_catalogue,
 )
-from mer.stages.protocols import SAMPLE_RATE_HZ, Corpus, CorpusInfo, LabelSpec
+from mer.stages.protocols import Corpus, CorpusInfo, LabelSpec
 from mer.stages.registry import find
 from mer.stages.utterance import Utterance
 
 from .console import ProgressBar, progress_bar
-from .decoding import Job, Tools
+from .decoding import Job, Tools, sound_inputs
 from .digests import DigestMemo
 from .execute import execute
 from .options import MODALITIES, Execution, ExtractOptions, resolve_device
@@ -206,7 +206,7 @@ def _encoders(
         precision = "bfloat16" if device.startswith("cuda") else "float32"
     inputs: dict[str, dict[str, Any]] = {
         "text": {},
-        "audio": {"sample_rate_hz": SAMPLE_RATE_HZ, "channel": channel, "resampler": "soxr_hq"},
+        "audio": sound_inputs(channel),
         "face": {"fps": options.face_fps, "channel": channel, **(finder.identity() if finder else {})},
     }
     sets = []

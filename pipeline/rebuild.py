@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from mer.cache import FeatureSpec, MerError, SpecMismatchError
-from mer.stages.protocols import SAMPLE_RATE_HZ, Encoder
+from mer.stages.protocols import Encoder
+
+from .decoding import sound_inputs
 
 NAMED_APART = frozenset({"checkpoint", "layers", "precision", "trust_remote_code", "resolved", "name"})
 """Fields of an encoder that are not plain options."""
@@ -96,7 +98,7 @@ def check_sound(spec: FeatureSpec) -> None:
     SpecMismatchError
         If the rate or the resampler differs now.
     """
-    now = {"sample_rate_hz": SAMPLE_RATE_HZ, "channel": spec.inputs.get("channel"), "resampler": "soxr_hq"}
+    now = sound_inputs(str(spec.inputs.get("channel")))
     if now != dict(spec.inputs):
         raise SpecMismatchError(
             f"sound is not prepared as it was for the features {spec.set_name}; what differs: "

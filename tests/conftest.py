@@ -1,8 +1,12 @@
 """Fixtures every test may use."""
 
+import os
 from pathlib import Path
 
 import pytest
+
+# Tests run side by side, one worker a core, on tiny models: more threads would only get in each other's way.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
