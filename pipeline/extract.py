@@ -100,7 +100,11 @@ def prepare(options: ExtractOptions, execution: Execution) -> Prepared:
     previous = _previous(catalogue, info.name)
     utterances = _selected(list(corpus.utterances()), options, previous)
     tools, sets = _encoders(options, info, device, execution, catalogue)
-    jobs = _jobs(corpus, utterances, catalogue)
+    kinds = {made.modality for made in sets} | {
+        index.spec.modality for index in (previous.sets if previous else {}).values()
+    }
+    with_media = options.transcribe is not None or kinds != {"text"}
+    jobs = _jobs(corpus, utterances, catalogue, with_media)
     if options.transcribe:
         from .transcripts import with_transcripts
 
@@ -244,7 +248,8 @@ def _side_folder(catalogue: Path) -> Path:
     return shard_folder(catalogue, "x").parent.resolve()
 
 
-def _jobs(corpus: Corpus, utterances: Sequence[Utterance], catalogue: Path) -> list[Job]:
+def _jobs(corpus: Corpus, utterances: Sequence[Utterance], catalogue: Path, with_media: bool) -> list[Job]:
+    """Digest what the utterances give to the encoders; the media are not read where only text is encoded."""
     from mer.stages.media import media_digest
 
     root = Path(corpus.root).resolve()
@@ -252,7 +257,7 @@ def _jobs(corpus: Corpus, utterances: Sequence[Utterance], catalogue: Path) -> l
         path
         for utterance in utterances
         for path in (media_path(root, utterance.media), media_path(root, utterance.sound_media))
-        if path is not None
+        if with_media and path is not None
     ]
     memo = DigestMemo(_side_folder(catalogue) / "media-digests.json", media_digest)
     with progress_bar("reading media digests", len(set(files))) as bar:
