@@ -1,7 +1,7 @@
 """Heads on real features: CMU-MOSI's published vectors, RAVDESS speech, MELD's transcripts.
 
     python benchmarks/real_data.py mosi --out results/mosi
-    python benchmarks/real_data.py ravdess --heads linear mlp drkf --seeds 5
+    python benchmarks/real_data.py ravdess --out results/ravdess --audio compare --heads linear mlp drkf
 
 Each data set is turned into a cache once and every head is trained with the set's own protocol; the validation part
 comes from the training side. The printed table is what `docs/results.md` shows.
@@ -18,14 +18,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 sys.path.insert(0, str(Path(__file__).parent))
 from caches import write_cache
 
 from mer.cache import FeatureSpec
 from mer.pipeline.console import results, table
+from mer.pipeline.extract import extract
 from mer.pipeline.metrics import show
+from mer.pipeline.options import Execution, ExtractOptions
 from mer.pipeline.settings import build_options
 from mer.pipeline.train import train
 from mer.stages.protocols import LabelSpec
@@ -63,45 +64,13 @@ def mosi(path: Path, data: Path) -> Path:
 
 
 def ravdess(path: Path, data: Path) -> Path:
-    """RAVDESS speech with frames of 40 MFCC, their deltas, pitch and energy every 20 ms; folds of EmoBox."""
-    root = data / "speech" / "ravdess_16k_flac"
-    with (root / "labels.csv").open(encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    utterances = [
-        Utterance(
-            key=row["utt"] + "-" + row["actor"],
-            media=row["file"],
-            text=row["transcript"],
-            speaker=row["actor"],
-            session=row["emobox_test_fold"],
-            labels={"emotion": row["emobox_label"].lower()},
-        )
-        for row in rows
-    ]
-    classes = tuple(sorted({str(u.labels["emotion"]) for u in utterances}))
-    frames = [speech_frames(root / row["file"]) for row in rows]
-    spec = FeatureSpec(
-        "audio", "librosa-frames", {"source": "librosa", "hop": 320}, frames[0].shape[1], dtype="float32"
+    """RAVDESS speech through `mer extract` with encoders that need no weights; folds of EmoBox."""
+    encoders = {"audio": ("egemaps", "librosa-mfcc", "compare")}
+    extract(
+        ExtractOptions("ravdess", root=data / "speech" / "ravdess_16k_flac", out=path, encoders=encoders),
+        Execution(device="cpu"),
     )
-    labels = {"emotion": LabelSpec("class", classes)}
-    return write_cache(path, utterances, labels, [(spec, frames)], "ravdess", ("emobox-folds",))
-
-
-def speech_frames(path: Path) -> npt.NDArray[np.float32]:
-    """Frames of one clip, shape (T, 84)."""
-    import librosa
-    import soundfile
-
-    sound, rate = soundfile.read(path, dtype="float32")
-    mel = librosa.feature.melspectrogram(y=sound, sr=rate, n_fft=512, hop_length=320, n_mels=64)
-    mfcc = librosa.feature.mfcc(S=librosa.power_to_db(mel), n_mfcc=40)
-    energy = librosa.feature.rms(y=sound, frame_length=512, hop_length=320)
-    centroid = librosa.feature.spectral_centroid(y=sound, sr=rate, n_fft=512, hop_length=320)
-    flat = librosa.feature.spectral_flatness(y=sound, n_fft=512, hop_length=320)
-    zero = librosa.feature.zero_crossing_rate(sound, frame_length=512, hop_length=320)
-    parts = [mfcc, librosa.feature.delta(mfcc), np.log(energy + 1e-6), np.log(centroid + 1), np.log(flat + 1e-9), zero]
-    steps = min(part.shape[1] for part in parts)
-    return np.concatenate([part[:, :steps] for part in parts]).T.astype(np.float32)
+    return path
 
 
 def meld(path: Path, data: Path) -> Path:
@@ -159,6 +128,7 @@ def main() -> None:
     parser.add_argument("--heads", nargs="+", default=["concat", "drkf", "fdrl"])
     parser.add_argument("--contexts", nargs="+", default=["none"])
     parser.add_argument("--modalities", nargs="+", default=[""], help="e.g. text text,audio; empty takes all")
+    parser.add_argument("--audio", default="", help="audio encoder to use, where the cache has several")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--set", dest="settings", nargs="*", default=[], help="settings for every run")
     parser.add_argument("--tag", default="", help="added to the names of the runs")
@@ -178,9 +148,12 @@ def main() -> None:
                     "seeds": arguments.seeds,
                     "out": arguments.out,
                 }
+                if arguments.audio:
+                    given["sets"] = {"audio": arguments.audio}
                 if modalities:
                     given["modalities"] = modalities.split(",")
-                label = "-".join(part for part in (head, context, modalities.replace(",", "+"), arguments.tag) if part)
+                parts = (head, context, modalities.replace(",", "+"), arguments.audio, arguments.tag)
+                label = "-".join(part for part in parts if part)
                 facts = one(cache, label, arguments.settings, given)
                 scores = facts["metrics"]
                 made.add_row(

@@ -49,6 +49,7 @@ class Model(nn.Module):
         self.kind = head.inputs.kind
         self.smoothing = recipe.label_smoothing
         self.real_loss = recipe.real_loss
+        self.hide_turns = recipe.hide_turns
         weight = torch.ones(head.inputs.outputs) if class_weight is None else class_weight
         self.register_buffer("class_weight", weight.float(), persistent=False)
 
@@ -79,6 +80,8 @@ class Model(nn.Module):
     def _in_context(self, vector: Tensor, layout: Layout) -> Tensor:
         """Lay vectors (n, width) out by dialogue and turn, apply the context layer, and take them back."""
         assert self.context is not None
+        if self.training and self.hide_turns:
+            vector = vector * (torch.rand_like(vector[:, :1]) >= self.hide_turns)
         grid = vector.new_zeros(*layout.shape, vector.shape[-1])
         valid = torch.zeros(layout.shape, dtype=torch.bool, device=vector.device)
         place = (layout.dialogue, layout.turn)

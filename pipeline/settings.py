@@ -64,6 +64,8 @@ class Recipe:
     """Z-score every dimension with statistics of the fold's training rows."""
     val_fraction: float = 0.15
     """Share of the training side held out where the protocol has no validation part of its own."""
+    hide_turns: float = 0.0
+    """With context: probability of hiding an utterance's own vector in training, so that its neighbours must speak."""
     deterministic: bool = False
     """Ask PyTorch for deterministic kernels, at some cost of speed on a GPU."""
 
@@ -230,6 +232,8 @@ def check_options(options: TrainOptions) -> None:
             raise MerError(f"{name} = {number} is too small; it must be at least {least}")
     if not recipe.lr > 0 or not 0 < recipe.val_fraction < 1 or not 0 <= recipe.warmup < 1:
         raise MerError("train.lr must be positive, train.val_fraction within (0, 1) and train.warmup within [0, 1)")
+    if not 0 <= recipe.hide_turns < 1:
+        raise MerError(f"train.hide_turns = {recipe.hide_turns} is not a probability below 1")
 
 
 def settings_of(config: type[Any], given: Mapping[str, Any], prefix: str) -> dict[str, Any]:

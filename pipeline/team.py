@@ -163,8 +163,7 @@ class Optimiser:
     def _build(self) -> None:
         matrices, vectors = self.team.decayed()
         groups = [{"params": matrices, "weight_decay": self.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-        fused = next(iter(self.team.parameters.values())).is_cuda
-        self.adamw = torch.optim.AdamW([g for g in groups if g["params"]], lr=self.peak, fused=fused or None)
+        self.adamw = torch.optim.AdamW([g for g in groups if g["params"]], lr=self.peak, fused=True)
 
     def step(self, rate: float) -> None:
         """Update with `rate` times the peak learning rate, then forget the gradients."""
@@ -187,8 +186,7 @@ class Optimiser:
         for key, value in state.items():
             name, _, what = key.rpartition("/")
             parameter = self.team.parameters[name]
-            place = torch.device("cpu") if what == "step" and not parameter.is_cuda else parameter.device
-            self.adamw.state[parameter][what] = value.to(place).clone()
+            self.adamw.state[parameter][what] = value.to(parameter.device).clone()
 
     def keep(self, members: Sequence[int]) -> None:
         """Follow `Stack.keep`; call it with the state taken before."""
