@@ -134,7 +134,7 @@ def _tile(
             continue
         left, top, width, height = (round(value * scale) for value in box)
         chosen = track["id"] == note.get("chosen")
-        cv2.rectangle(tile, (left, top), (left + width, top + height), colours[track["id"]], 3 if chosen else 1)
+        cv2.rectangle(tile, (left, top), (left + width, top + height), colours[track["id"]], 4 if chosen else 2)
         _write(tile, str(track["id"]), (left + 2, max(top - 4, 12)), colours[track["id"]])
     strip = np.full((LINE, TILE_WIDTH, 3), 255, np.uint8)
     _write(strip, f"{time:.2f} s", (4, 15), INK)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,15 +45,16 @@ class Detector(Protocol):
 class Yunet:
     """YuNet on a shrunken frame: a quick look at every frame, a close look at some.
 
-    The quick look loses faces narrower than about 30 pixels in a 640 pixel wide picture, so a close look is taken at
-    the first frame, at every fifth, whenever the quick look finds fewer faces than the frame before had, and always
-    while a face in view is that small. What is done depends on the frames alone.
+    The quick look (320 x 180 pixels or as many in another shape) loses faces narrower than about a twentieth of the
+    picture, so a close look with four times the pixels is taken at the first frame, at every tenth, whenever the quick
+    look finds fewer faces than the frame before had, and always while a face in view is that small. What is done
+    depends on the frames alone.
     """
 
     ALGORITHM = 1
-    QUICK_SIDE = 320
-    CLOSE_SIDE = 640
-    CLOSE_EVERY = 5
+    QUICK_PIXELS = 320 * 180
+    CLOSE_PIXELS = 640 * 360
+    CLOSE_EVERY = 10
     SCORE = 0.6
     SURE_SCORE = 0.8
     FEWEST = 2
@@ -75,21 +77,21 @@ class Yunet:
     def find(self, frame: Picture) -> list[Face]:
         """Faces of a BGR frame, the largest first."""
         close = self._narrow or self._since_close >= self.CLOSE_EVERY - 1
-        faces = self._look(frame, self.CLOSE_SIDE if close else self.QUICK_SIDE)
+        faces = self._look(frame, self.CLOSE_PIXELS if close else self.QUICK_PIXELS)
         if not close and len(faces) < self._found:
             close = True
-            faces = self._look(frame, self.CLOSE_SIDE)
+            faces = self._look(frame, self.CLOSE_PIXELS)
         self._since_close = 0 if close else self._since_close + 1
         self._found = len(faces)
-        shrink = self.QUICK_SIDE / max(frame.shape[:2])
-        self._narrow = any(face.box[2] * shrink < self.NARROW for face in faces)
+        quick = _shrink(frame, self.QUICK_PIXELS)
+        self._narrow = any(face.box[2] * quick < self.NARROW for face in faces)
         return faces
 
-    def _look(self, frame: Picture, side: int) -> list[Face]:
+    def _look(self, frame: Picture, pixels: int) -> list[Face]:
         import cv2
 
         height, width = frame.shape[:2]
-        shrink = min(side / max(height, width), 1.0)
+        shrink = _shrink(frame, pixels)
         size = (max(round(width * shrink), 1), max(round(height * shrink), 1))
         small = frame if shrink == 1.0 else cv2.resize(frame, size, interpolation=cv2.INTER_AREA)
         rows = self._net(size).detect(small)[1]
@@ -120,7 +122,7 @@ class Cascade:
     """OpenCV's frontal-face Haar cascade: no landmarks, more false and more missed faces than YuNet."""
 
     ALGORITHM = 1
-    SIDE = 480
+    PIXELS = 480 * 270
     SCORE = 0.0
     SURE_SCORE = 0.3
     FEWEST = 3
@@ -141,7 +143,7 @@ class Cascade:
         import cv2
 
         height, width = frame.shape[:2]
-        shrink = min(self.SIDE / max(height, width), 1.0)
+        shrink = _shrink(frame, self.PIXELS)
         size = (max(round(width * shrink), 1), max(round(height * shrink), 1))
         grey = cv2.equalizeHist(cv2.resize(cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY), size, interpolation=cv2.INTER_AREA))
         boxes, _, weights = self._cascade.detectMultiScale3(grey, 1.2, 5, minSize=(24, 24), outputRejectLevels=True)
@@ -167,6 +169,11 @@ def cascade_file() -> Path:
     if not path.is_file():
         raise MerError("this OpenCV has no bundled face cascade; pip install 'opencv-python-headless>=4.10,<5'")
     return path
+
+
+def _shrink(frame: Picture, pixels: int) -> float:
+    """Scale that brings a frame down to so many pixels; 1 for a smaller one."""
+    return min(math.sqrt(pixels / (frame.shape[0] * frame.shape[1])), 1.0)
 
 
 def _largest(faces: list[Face]) -> list[Face]:
