@@ -100,8 +100,11 @@ class Emotion2vec(nn.Module):
         )
         self.register_buffer("slopes", torch.tensor(alibi_slopes(heads)), persistent=False)
 
-    def forward(self, sound: Tensor, valid: Tensor) -> Tensor:
-        """Encode sound, shape (B, samples), whose frames `valid`, shape (B, T), marks; return (B, T, width)."""
+    def forward(self, sound: Tensor, valid: Tensor | None) -> Tensor:
+        """Encode sound, shape (B, samples), into (B, T, width).
+
+        `valid`, shape (B, T), marks the frames of each clip; None when no clip is padded.
+        """
         x = sound[:, None]
         for convolution, norm in zip(self.convolutions, self.norms, strict=True):
             x = functional.gelu(norm(convolution(x).transpose(1, 2)).transpose(1, 2))
@@ -109,19 +112,21 @@ class Emotion2vec(nn.Module):
         x = x + self._positions(x, valid)
         extra = self.extra_tokens.shape[1]
         x = self.first_norm(torch.cat([self.extra_tokens.expand(len(x), -1, -1), x], dim=1))
-        distance, hidden = self._distance(valid.shape[1], extra), self._hidden(valid, extra)
+        distance = self._distance(x.shape[1] - extra, extra)
+        hidden = 0.0 if valid is None else self._hidden(valid, extra)
         for number, block in enumerate(self.blocks):
             scale = self.alibi_scale[number if self.per_layer else 0].clamp(min=0).float()
             x = block(x, distance * scale + hidden)
         frames: Tensor = x[:, extra:]
         return frames
 
-    def _positions(self, x: Tensor, valid: Tensor) -> Tensor:
+    def _positions(self, x: Tensor, valid: Tensor | None) -> Tensor:
         """Positional convolutions, each of which sees zeros where a clip has ended."""
-        keep = valid[:, None, :].to(x.dtype)
+        keep = 1.0 if valid is None else valid[:, None, :].to(x.dtype)
+        steps = x.shape[1]
         x = x.transpose(1, 2)
         for convolution in self.positions:
-            x = convolution(x * keep)[..., : keep.shape[2]]
+            x = convolution(x * keep)[..., :steps]
             x = functional.gelu(functional.layer_norm(x.transpose(1, 2), x.shape[1:2]).transpose(1, 2))
         return x.transpose(1, 2)
 
@@ -219,6 +224,7 @@ class LiveEmotion2vec(LiveAudio):
     def forward(self, pieces: list[Waveform]) -> Tensor:
         """See `LiveAudio.forward`."""
         frames = np.array([self.grid.frames(len(piece)) for piece in pieces])
-        valid = to_device(np.arange(frames.max()) < frames[:, None], self.device)
+        ragged = frames.min() < frames.max()
+        valid = to_device(np.arange(frames.max()) < frames[:, None], self.device) if ragged else None
         sound = to_device(pad_right(pieces), self.device).to(self.model.extra_tokens.dtype)
         return self.tap.collect(self.model(sound, valid), lambda hidden: hidden)

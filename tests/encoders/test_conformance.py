@@ -21,7 +21,7 @@ class TestEveryFamily(EncoderTests):
     @pytest.fixture
     def items(self, modality: str) -> list[EncoderInput]:
         """Without the longest waveform, which test_real_inputs has, to save time."""
-        return MAKERS[modality]()[:6]
+        return MAKERS[modality]()[:5]
 
 
 @pytest.mark.parametrize("modality", ["text", "audio", "face"])

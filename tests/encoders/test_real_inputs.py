@@ -69,8 +69,9 @@ def test_batches_of_real_input_equal_singles(tiny: Any, real: Any, modality: str
         greatest, cosine = difference(sequence, single)
         assert greatest <= 1e-4
         assert cosine >= 0.99999
-    cut = encode_batched(loaded, items, budget=3 * loaded.cost(items[1]))
-    for sequence, single in zip(cut, singles, strict=True):
+    few = slice(0, 6)  # without the half minute, to save time
+    cut = encode_batched(loaded, items[few], budget=3 * loaded.cost(items[1]))
+    for sequence, single in zip(cut, singles[few], strict=True):
         assert difference(sequence, single)[0] <= 1e-4
 
 

@@ -19,6 +19,10 @@ LIBROSA = [name for name, measure in MEASURES.items() if measure.library == "lib
 @pytest.mark.parametrize("name", LIBROSA)
 class TestLibrosa(EncoderTests):
     @pytest.fixture
+    def items(self) -> list[EncoderInput]:
+        return make_waveforms()[:5]
+
+    @pytest.fixture
     def encoder(self, name: str) -> Encoder:
         return make_encoder("audio", name).resolve()
 
