@@ -96,20 +96,23 @@ def draw(clip: ShownClip) -> npt.NDArray[np.uint8]:
     return np.concatenate([heading, sheet])
 
 
-def write_picture(path: Path, picture: npt.NDArray[np.uint8]) -> None:
-    """Write a picture in the format of its suffix, whole or not at all.
+def check_picture_name(path: Path) -> None:
+    """Refuse a name without a picture format's suffix.
 
     Raises
     ------
     MerError
         If the suffix names no picture format.
     """
+    if path.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
+        raise MerError(f"{path} names no picture format; end it in .png, .jpg or .webp")
+
+
+def write_picture(path: Path, picture: npt.NDArray[np.uint8]) -> None:
+    """Write a picture in the format of its suffix, whole or not at all."""
     import cv2
 
-    suffix = path.suffix.lower()
-    if suffix not in (".png", ".jpg", ".jpeg", ".webp"):
-        raise MerError(f"{path} names no picture format; end it in .png, .jpg or .webp")
-    encoded = cv2.imencode(suffix, picture)[1].tobytes()
+    encoded = cv2.imencode(path.suffix.lower(), picture)[1].tobytes()
     with atomic_write(path) as temporary:
         temporary.write_bytes(encoded)
 

@@ -22,8 +22,9 @@ def show_faces(
 ) -> None:
     """Draw the face tracks of one clip, the one that was followed, and why."""
     from mer.cache import FeatureStore
-    from mer.pipeline.contact_sheet import clip_to_show, draw, write_picture
+    from mer.pipeline.contact_sheet import check_picture_name, clip_to_show, draw, write_picture
 
+    check_picture_name(out)
     store = FeatureStore.open(cache)
     clip = clip_to_show(store, key, root.resolve(), feature_set, frames)
     write_picture(out, draw(clip))
