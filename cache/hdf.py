@@ -9,6 +9,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from io import FileIO
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -56,14 +57,63 @@ def link_name(name: str) -> str:
 # --------------------------------------------------------------------------------------------------- writing
 
 
-def create(path: Path, block: int, aligned: bool = True) -> h5py.File:
+@contextmanager
+def create(path: Path, block: int, aligned: bool = True) -> Iterator[h5py.File]:
     """Create an HDF5 file with room for a seal.
 
     The library version bounds are pinned because files written with "latest" by HDF5 2 cannot be read by 1.14. Arrays
     are aligned so that they can be mapped into memory; compressed chunks need not be, and lie closer without.
+
+    Raises
+    ------
+    OSError
+        If the disk does not take what is written.
     """
     alignment = {"alignment_threshold": 1024, "alignment_interval": 64} if aligned else {}
-    return h5py.File(path, "w", libver=("v110", "v110"), userblock_size=block, **alignment)
+    with path.open("w+b", buffering=0) as raw:
+        sink = _Sink(raw)
+        try:
+            with h5py.File(sink, "w", libver=("v110", "v110"), userblock_size=block, **alignment) as file:
+                yield file
+        finally:
+            if sink.error is not None:
+                raise sink.error
+
+
+class _Sink:
+    """The file HDF5 writes to, which keeps a failed write to itself until the file is closed.
+
+    HDF5 cannot close a file whose last bytes the disk refuses: it keeps it open and crashes when the process ends. So
+    after a refusal nothing more is written, HDF5 closes in peace, and `create` raises what the disk said.
+    """
+
+    def __init__(self, raw: FileIO) -> None:
+        self.raw = raw
+        self.error: OSError | None = None
+        self.read = raw.read
+        self.readinto = raw.readinto
+        self.seek = raw.seek
+        self.tell = raw.tell
+        self.flush = raw.flush
+
+    def write(self, content: Any) -> int:
+        """Write all of `content`, or drop it after a refusal."""
+        view = memoryview(content).cast("B")
+        done = 0
+        while self.error is None and done < len(view):
+            try:
+                done += self.raw.write(view[done:]) or 0
+            except OSError as error:
+                self.error = error
+        return len(view)
+
+    def truncate(self, size: int | None = None) -> int:
+        """Set the length of the file, unless a write was refused."""
+        try:
+            return self.raw.truncate(size) if self.error is None else (size or 0)
+        except OSError as error:
+            self.error = error
+            return size or 0
 
 
 def describe(group: h5py.Group, encoding: str, /, **attributes: str) -> None:
