@@ -54,7 +54,10 @@ def test_a_corpus_becomes_features(tmp_path: Path, name: str) -> None:
     assert store.corpus["name"] == corpus.info().name
     assert set(table.labels) == set(corpus.info().labels)
     bad = {u.key for u in utterances if u.known_bad}
-    absent = {u.key for u in utterances for path in (u.media,) if path and not (corpus.root / path).is_file()} - bad
+    files = {
+        "audio": {u.key: u.sound_media or u.media for u in utterances},
+        "face": {u.key: u.media for u in utterances},
+    }
     for modality in ENCODERS:
         fates = dict(zip(table.keys, store.sets[store.pick(modality)].fates, strict=True))
         assert Fate.PENDING not in fates.values()
@@ -62,6 +65,7 @@ def test_a_corpus_becomes_features(tmp_path: Path, name: str) -> None:
             assert [key for key, fate in fates.items() if fate != Fate.OK] == [u.key for u in utterances if not u.text]
             continue
         assert {key for key, fate in fates.items() if fate == Fate.FAILED} == bad
+        absent = {key for key, path in files[modality].items() if path and not (corpus.root / path).is_file()} - bad
         assert absent <= {key for key, fate in fates.items() if fate == Fate.MISSING}
         usable = [key for key, fate in fates.items() if fate == Fate.OK]
         assert bool(usable) != (modality == "face" and name in SOUND_ONLY)

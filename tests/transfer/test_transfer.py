@@ -350,6 +350,7 @@ def hub(monkeypatch, tmp_path):
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)  # read once, maybe while other tests had it set
     monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
     monkeypatch.setenv("HF_TOKEN", "hf_madeup")
     with servers.serving(servers.Hub, folder=tmp_path, repos={}, blobs={}) as server:
