@@ -30,12 +30,13 @@ sys.path.insert(0, str(Path(__file__).parent))
 from caches import write_cache
 
 from mer.cache import FeatureSpec, FeatureStore
+from mer.pipeline.arena import Arena
 from mer.pipeline.console import results, table
-from mer.pipeline.engine import Arena, Finished, Trainer
+from mer.pipeline.engine import Finished, Trainer
 from mer.pipeline.live import Silent
 from mer.pipeline.model import parts_of
+from mer.pipeline.prepare import Prepared, make_arena, prepare
 from mer.pipeline.settings import build_options
-from mer.pipeline.train import Prepared, make_arena, prepare
 from mer.stages.heads.base import Batch
 from mer.stages.protocols import LabelSpec
 from mer.stages.utterance import Utterance

@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import argparse
 import csv
+import itertools
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -110,12 +111,14 @@ def meld(path: Path, data: Path) -> Path:
 MAKERS: dict[str, Callable[[Path, Path], Path]] = {"mosi": mosi, "ravdess": ravdess, "meld": meld}
 
 
-def one(cache: Path, name: str, settings: Sequence[str], given: dict[str, Any]) -> dict[str, Any]:
+def one(
+    cache: Path, name: str, settings: Sequence[str], given: dict[str, Any], config: Path | None = None
+) -> dict[str, Any]:
     """Train one configuration, unless its run is there already."""
     out = given["out"] / name
     if (out / "run.json").is_file() and json.loads((out / "run.json").read_text())["status"] == "done":
         return dict(json.loads((out / "run.json").read_text()))
-    options = build_options({"features": cache, **given, "out": out}, settings=settings)
+    options = build_options({"features": cache, **given, "out": out}, config, settings)
     return train(options).run.facts
 
 
@@ -131,6 +134,7 @@ def main() -> None:
     parser.add_argument("--audio", default="", help="audio encoder to use, where the cache has several")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--set", dest="settings", nargs="*", default=[], help="settings for every run")
+    parser.add_argument("--configs", nargs="*", type=Path, default=[], help="settings files to run in place of --heads")
     parser.add_argument("--tag", default="", help="added to the names of the runs")
     arguments = parser.parse_args()
     cache = arguments.out / f"{arguments.data_set}.h5"
@@ -138,30 +142,32 @@ def main() -> None:
         cache.parent.mkdir(parents=True, exist_ok=True)
         MAKERS[arguments.data_set](cache, arguments.data)
     metrics = SHOWN[arguments.data_set]
-    made = table(arguments.data_set, "head", "modalities", "context", *(f">{name}" for name in metrics), ">parameters")
-    for head in arguments.heads:
-        for context in arguments.contexts:
-            for modalities in arguments.modalities:
-                given: dict[str, Any] = {
-                    "head": head,
-                    "context": context,
-                    "seeds": arguments.seeds,
-                    "out": arguments.out,
-                }
-                if arguments.audio:
-                    given["sets"] = {"audio": arguments.audio}
-                if modalities:
-                    given["modalities"] = modalities.split(",")
-                parts = (head, context, modalities.replace(",", "+"), arguments.audio, arguments.tag)
-                label = "-".join(part for part in parts if part)
-                facts = one(cache, label, arguments.settings, given)
-                scores = facts["metrics"]
-                made.add_row(
-                    head, "+".join(facts["features"]["sets"]), context,
-                    *(f"{show(m, scores[m]['mean'])} ± {show(m, scores[m]['std'])}" for m in metrics),
-                    f"{facts['parameters']:,}",
-                )  # fmt: skip
+    made = table(arguments.data_set, "run", "modalities", *(f">{name}" for name in metrics), ">parameters")
+    for label, given, config in jobs(arguments):
+        facts = one(cache, label, arguments.settings, given, config)
+        scores = facts["metrics"]
+        made.add_row(
+            label, "+".join(facts["features"]["sets"]),
+            *(f"{show(m, scores[m]['mean'])} ± {show(m, scores[m]['std'])}" for m in metrics),
+            f"{facts['parameters']:,}",
+        )  # fmt: skip
     results.print(made)
+
+
+def jobs(arguments: argparse.Namespace) -> Iterator[tuple[str, dict[str, Any], Path | None]]:
+    """Name, options and settings file of every run asked for."""
+    fixed: dict[str, Any] = {"seeds": arguments.seeds, "out": arguments.out}
+    if arguments.audio:
+        fixed["sets"] = {"audio": arguments.audio}
+    for context, modalities in itertools.product(arguments.contexts, arguments.modalities):
+        given = fixed | ({"context": context} if context != "none" else {})
+        given |= {"modalities": modalities.split(",")} if modalities else {}
+        tail = (context, modalities.replace(",", "+"), arguments.audio, arguments.tag)
+        for head in [] if arguments.configs else arguments.heads:
+            yield "-".join(part for part in (head, *tail) if part), {**given, "head": head}, None
+        for config in arguments.configs:
+            name = f"{config.parent.name}-{config.stem}"
+            yield "-".join(part for part in (name, *tail) if part), given, config
 
 
 if __name__ == "__main__":

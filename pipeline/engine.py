@@ -2,115 +2,27 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from mer.cache import MerError
 
-from .batches import DialogueBatch, EpochShape, dialogue_batches, dialogues_of, epoch_batches, fill, in_order
+from .arena import Arena, Member, context_dialogues
+from .batches import DialogueBatch, dialogue_batches, epoch_batches
 from .checkpoint import load_tensors, random_state, restore_random_state, save_tensors
 from .metrics import better, score
-from .model import Layout, Model, parts_of, probabilities
-from .settings import Recipe
+from .model import Layout, Model, parts_of
+from .scoring import predict
 from .team import Optimiser, Stack, State, load_state, make_team
-from .tensors import Gatherer, Normaliser, Rows, Source, Window
-
-WINDOW_TURNS = 96
-"""Longest stretch of a dialogue seen at once by a context layer; longer dialogues are cut into equal parts."""
-EVAL_FACTOR = 2
-"""Batches for scoring are this many times larger than those for training."""
-
-
-@dataclass(frozen=True)
-class Member:
-    """One run of the team: a seed on a fold."""
-
-    fold: int
-    fold_name: str
-    seed: int
-    train: Rows
-    val: Rows
-    test: Rows
-    companions: Rows
-    """Unlabelled rows of the same dialogues, which a context layer sees but nothing is learned from or scored on."""
-
-    @property
-    def name(self) -> str:
-        """Name of this run's files."""
-        return f"{self.fold_name}-seed{self.seed}"
-
-
-@dataclass
-class Arena:
-    """Everything the runs share: data, recipe, device."""
-
-    source: Source
-    labels: npt.NDArray[Any]
-    dialogue: Sequence[str]
-    turn: npt.NDArray[np.int64]
-    recipe: Recipe
-    kind: str
-    metric: str
-    shape: EpochShape
-    device: torch.device
-    half: bool
-    """Autocast to bfloat16."""
-    in_context: bool
-    budget_bytes: float
-    """Bytes of features on the device at once when streaming."""
-    normalisers: Mapping[str, Sequence[Normaliser | None]]
-    """Modality to one normaliser per fold."""
-    priors: npt.NDArray[np.float32]
-    """Shape (folds, outputs): what an utterance without any modality is predicted as."""
-    _whole: Window | None = field(default=None, repr=False)
-
-    def autocast(self) -> contextlib.AbstractContextManager[Any]:
-        """Context in which forward passes run."""
-        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.half)
-
-    def whole(self) -> Window:
-        """All features on the device, moved there the first time."""
-        if self._whole is None:
-            self._whole = self.source.window(self.device)
-        return self._whole
-
-    def gatherer(self, members: Sequence[Member], stacked: bool) -> Gatherer:
-        """Return the gatherer for these runs; several take one normaliser each."""
-        chosen: dict[str, Normaliser | None] = {}
-        for modality, each in self.normalisers.items():
-            first = each[members[0].fold]
-            if first is None or not stacked:
-                chosen[modality] = first
-                continue
-            both = [n for n in (each[m.fold] for m in members) if n is not None]
-            chosen[modality] = Normaliser(torch.stack([n.mean for n in both]), torch.stack([n.scale for n in both]))
-        return Gatherer.of(self.source, torch.from_numpy(self.labels), chosen, self.device)
-
-    def windows(self, batches: Sequence[Rows]) -> Iterator[tuple[Window, int, int]]:
-        """Yield windows and the range of batches each holds: one for all, or blocks that fit when streaming."""
-        if not self.source.streamed:
-            yield self.whole(), 0, len(batches)
-            return
-        start = 0
-        while start < len(batches):
-            stop, rows = start + 1, np.unique(batches[start])
-            while stop < len(batches):
-                wider = np.union1d(rows, batches[stop])
-                if self.source.bytes_of(wider) > self.budget_bytes:
-                    break
-                rows, stop = wider, stop + 1
-            yield self.source.window(self.device, rows), start, stop
-            start = stop
+from .tensors import Rows, Window
 
 
 class Watch(Protocol):
@@ -367,88 +279,3 @@ def rate_at(progress: float, warmup: float) -> float:
     if progress < warmup:
         return (progress + 1e-3) / (warmup + 1e-3)
     return 0.5 * (1 + math.cos(math.pi * (progress - warmup) / (1 - warmup)))
-
-
-def context_dialogues(arena: Arena, member: Member, rows: Rows) -> list[Rows]:
-    """Dialogues of `rows` with the unlabelled companions of theirs, leaving out utterances without any modality."""
-    known = {arena.dialogue[row] for row in rows} - {""}
-    beside = np.array([row for row in member.companions if arena.dialogue[row] in known], dtype=np.int64)
-    whole = np.union1d(rows, beside)
-    whole = whole[arena.source.any_present[whole]]
-    return dialogues_of(whole, arena.dialogue, arena.turn, WINDOW_TURNS)
-
-
-def predict(
-    arena: Arena, team: Any, gatherer: Gatherer, members: Sequence[Member], rows: Sequence[Rows]
-) -> list[tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]]:
-    """Probabilities (n, outputs) and fused vectors (n, width) of each run's rows, in their order.
-
-    A row without any modality gets the training prior and a NaN vector.
-    """
-    have = [r[arena.source.any_present[r]] for r in rows]
-    found = _predict_in_context(arena, team, gatherer, members[0], have[0]) if arena.in_context else None
-    if found is None:
-        found = _predict_batches(arena, team, gatherer, have)
-    results = []
-    for index, (member, wanted) in enumerate(zip(members, rows, strict=True)):
-        outputs, vectors = found[index]
-        place = np.searchsorted(have[index], wanted).clip(max=max(len(have[index]) - 1, 0))
-        present = arena.source.any_present[wanted]
-        full = np.repeat(arena.priors[member.fold][None], len(wanted), axis=0)
-        spread = np.full((len(wanted), vectors.shape[1]), np.nan, dtype=np.float32)
-        if present.any():
-            full[present], spread[present] = outputs[place[present]], vectors[place[present]]
-        results.append((full, spread))
-    return results
-
-
-def _predict_batches(
-    arena: Arena, team: Any, gatherer: Gatherer, rows: Sequence[Rows]
-) -> list[tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]]:
-    """Predict sorted rows without context; the runs of a stack go through side by side, short ones padded."""
-    cost = arena.source.cost
-    size = EVAL_FACTOR * arena.recipe.batch_size
-    longest = max(len(r) for r in rows)
-    outputs = [np.zeros((len(r), arena.priors.shape[1]), dtype=np.float32) for r in rows]
-    vectors = [np.zeros((len(r), 1), dtype=np.float32) for r in rows]
-    if not longest:
-        return list(zip(outputs, vectors, strict=True))
-    filled = [np.resize(r, longest) if len(r) else np.zeros(longest, dtype=np.int64) for r in rows]
-    ordered = [np.concatenate(list(in_order(r, cost, size))) for r in filled]
-    batches = [np.stack([o[i : i + size] for o in ordered]) for i in range(0, longest, size)]
-    stacked = isinstance(team, Stack)
-    for window, start, stop in arena.windows([b.reshape(-1) for b in batches]):
-        for batch in batches[start:stop]:
-            gathered = gatherer.batch(window, batch if stacked else batch[0])
-            with arena.autocast():
-                raw, fused = team.outputs(parts_of(gathered), None)
-            made = probabilities(arena.kind, raw).cpu().numpy()
-            width = fused.float().cpu().numpy()
-            for run, mine in enumerate(rows):
-                inside = np.isin(batch[run], mine)
-                place = np.searchsorted(mine, batch[run][inside])
-                if vectors[run].shape[1] != width.shape[-1]:
-                    vectors[run] = np.zeros((len(mine), width.shape[-1]), dtype=np.float32)
-                outputs[run][place], vectors[run][place] = made[run][inside], width[run][inside]
-    return list(zip(outputs, vectors, strict=True))
-
-
-def _predict_in_context(
-    arena: Arena, team: Any, gatherer: Gatherer, member: Member, rows: Rows
-) -> list[tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]]:
-    """Predict sorted rows dialogue by dialogue."""
-    batches = list(fill(context_dialogues(arena, member, rows), EVAL_FACTOR * arena.recipe.batch_size))
-    outputs = np.zeros((len(rows), arena.priors.shape[1]), dtype=np.float32)
-    vectors = np.zeros((len(rows), 1), dtype=np.float32)
-    for window, start, stop in arena.windows([b.rows for b in batches]):
-        for batch in batches[start:stop]:
-            gathered = gatherer.batch(window, batch.rows)
-            with arena.autocast():
-                raw, fused = team.outputs(parts_of(gathered), Layout.of(batch, arena.device))
-            inside = np.isin(batch.rows, rows)
-            place = np.searchsorted(rows, batch.rows[inside])
-            if vectors.shape[1] != fused.shape[-1]:
-                vectors = np.zeros((len(rows), fused.shape[-1]), dtype=np.float32)
-            outputs[place] = probabilities(arena.kind, raw).cpu().numpy()[0][inside]
-            vectors[place] = fused.float().cpu().numpy()[0][inside]
-    return [(outputs, vectors)]

@@ -12,16 +12,17 @@ import torch
 
 from mer.cache import FeatureStore, LabelColumn, MerError, SpecMismatchError
 
+from .arena import Arena, Member
 from .batches import EpochShape
-from .engine import Arena, Member, predict
 from .metrics import labelled, score
 from .options import resolve_device
+from .prepare import companions_of, memory_budget
 from .protocols import Rows
 from .runs import LoadedMember, Predictions, Run
+from .scoring import clean, predict, predictions_of
 from .summary import summarise
 from .team import Solo
 from .tensors import Source
-from .train import clean, companions_of, memory_budget, predictions_of
 
 CLOSE = 1e-4
 

@@ -14,8 +14,8 @@ from rich.table import Table
 
 from mer.cache import MerError
 
+from .arena import Member
 from .console import table
-from .engine import Member
 from .metrics import TITLES, better, show
 
 SHOWN_RUNS = 8

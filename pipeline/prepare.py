@@ -1,0 +1,221 @@
+"""From a cache and options to runs ready to train: target, feature sets, folds, members, shared statistics."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from mer.cache import FeatureStore, LabelColumn, MerError
+from mer.stages.registry import suggest
+
+from .arena import Arena, Member
+from .batches import epoch_shape
+from .metrics import labelled, selection_metric
+from .model import Blueprint, class_weights
+from .options import MODALITIES, resolve_device
+from .protocols import Request, Splits, copies_of, make_splits
+from .runs import head_inputs
+from .settings import TrainOptions
+from .tensors import Normaliser, Source
+
+MEMORY_SHARE = 0.6
+"""Share of the device's memory that resident features may take."""
+
+
+@dataclass
+class Prepared:
+    """A run before its first step."""
+
+    options: TrainOptions
+    store: FeatureStore
+    target: str
+    label: LabelColumn
+    source: Source
+    splits: Splits
+    members: list[Member]
+    blueprint: Blueprint
+    device: torch.device
+    notes: list[str]
+
+    @property
+    def outputs(self) -> int:
+        """Number of outputs of the head."""
+        return self.blueprint.inputs.outputs
+
+
+def prepare(options: TrainOptions) -> Prepared:
+    """Open the cache and settle target, modalities, folds and members."""
+    device = torch.device(resolve_device(options.device))
+    store = FeatureStore.open(options.features)
+    target, label = choose_target(store, options.target)
+    sets = choose_sets(store, options.modalities, options.sets)
+    most = {modality: options.recipe.steps(modality) for modality in sets}
+    selection_metric(label.kind, options.recipe.select)
+    if label.kind != "class" and options.recipe.class_weights != "none":
+        raise MerError(f"train.class_weights needs a target of classes, and {target!r} is of kind {label.kind!r}")
+    inputs = head_inputs({m: store.sets[name].spec for m, name in sets.items()}, label.kind, label.classes)
+    blueprint = Blueprint(
+        options.head, options.head_settings, options.context, options.context_settings, inputs, options.recipe
+    )
+    blueprint.build(options.first_seed)  # wrong settings are told before the features are read
+    splits = split_store(store, label, options)
+    source = Source.open(store, sets, most, memory_budget(device, options.memory_gb))
+    members, notes = make_members(store, label, source, splits, options)
+    return Prepared(options, store, target, label, source, splits, members, blueprint, device, [*splits.notes, *notes])
+
+
+def choose_target(store: FeatureStore, wanted: str | None) -> tuple[str, LabelColumn]:
+    """Pick the label column: the one named, `emotion`, or the only one."""
+    columns = store.utterances.labels
+    if not columns:
+        raise MerError(f"{store.path}: has no labels; extract a corpus with labels, or name them in the manifest")
+    if wanted is not None and wanted not in columns:
+        raise MerError(f"{store.path}: has no target {wanted!r}; {suggest(wanted, list(columns))}")
+    if wanted is None and "emotion" not in columns and len(columns) > 1:
+        raise MerError(f"{store.path}: has several targets; choose with --target {' | '.join(columns)}")
+    name = wanted or ("emotion" if "emotion" in columns else next(iter(columns)))
+    if not labelled(columns[name].kind, columns[name].values).any():
+        raise MerError(f"{store.path}: no utterance has a label for {name!r}; choose another --target")
+    return name, columns[name]
+
+
+def choose_sets(store: FeatureStore, wanted: Sequence[str] | None, named: Mapping[str, str]) -> dict[str, str]:
+    """Pick one feature set per modality, in the house order of modalities."""
+    there = {index.spec.modality for index in store.sets.values()}
+    chosen = (
+        list(wanted)
+        if wanted is not None
+        else [m for m in (*MODALITIES, *sorted(there - set(MODALITIES))) if m in there]
+    )
+    for modality in [*chosen, *named]:
+        if modality not in there:
+            raise MerError(
+                f"{store.path}: has no {modality} features; it has {', '.join(sorted(there)) or 'none'} "
+                f"(add them with mer extract, or choose --modalities)"
+            )
+    if not chosen:
+        raise MerError(f"{store.path}: has no features; run mer extract first")
+    return {modality: store.pick(modality, named.get(modality)) for modality in dict.fromkeys(chosen)}
+
+
+def memory_budget(device: torch.device, wanted_gb: float | None) -> float:
+    """Bytes of features that may lie on the device at once."""
+    if wanted_gb is not None:
+        return wanted_gb * 1e9
+    if device.type == "cuda":
+        return MEMORY_SHARE * float(torch.cuda.get_device_properties(device).total_memory)
+    return MEMORY_SHARE * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def split_store(store: FeatureStore, label: LabelColumn, options: TrainOptions) -> Splits:
+    """Make the folds of the protocol."""
+    table = store.utterances
+    digests: dict[str, list[bytes]] = {}
+    for name in store.set_names():
+        index = store.sets[name]
+        digests[index.spec.modality] = [b"" if not any(row) else row for row in map(bytes, index.sources)]
+    request = Request(
+        table=table,
+        label=label,
+        copies=copies_of(digests, len(table)),
+        folds=options.folds,
+        group_by=options.group_by,
+        val_fraction=options.recipe.val_fraction,
+        seed=options.split_seed,
+    )
+    protocol = options.protocol or str((store.corpus.get("protocols") or ["official"])[0])
+    return make_splits(protocol, request, options.allow_leak)
+
+
+def make_members(
+    store: FeatureStore, label: LabelColumn, source: Source, splits: Splits, options: TrainOptions
+) -> tuple[list[Member], list[str]]:
+    """Every fold with every seed, and what the user should know about rows without features."""
+    usable = source.any_present
+    known = labelled(label.kind, label.values)
+    unlabelled = np.flatnonzero(~known)
+    members, notes = [], []
+    for number, fold in enumerate(splits.folds):
+        rows = fold.train[usable[fold.train]]
+        if len(rows) < 2:
+            raise MerError(f"fold {fold.name}: fewer than two training utterances have features; extract more of them")
+        if len(rows) < len(fold.train):
+            notes.append(
+                f"fold {fold.name}: {len(fold.train) - len(rows)} training utterances have no modality at all "
+                "and are left out"
+            )
+        bare = int((~usable[fold.test]).sum())
+        if bare:
+            notes.append(
+                f"fold {fold.name}: {bare} test utterances have no modality; the training prior answers for them"
+            )
+        inside = np.concatenate([fold.train, fold.val, fold.test])
+        beside = companions_of(splits.protocol, len(store.utterances), inside, unlabelled)
+        members += [
+            Member(number, fold.name, seed, rows, fold.val, fold.test, beside)
+            for seed in range(options.first_seed, options.first_seed + options.seeds)
+        ]
+    for modality, spoilt in source.unusable.items():
+        if spoilt:
+            notes.append(f"{spoilt} utterances have NaN or infinity in their {modality} features and count as without")
+    return members, notes
+
+
+def companions_of(
+    protocol: str, rows: int, inside: npt.NDArray[np.int64], unlabelled: npt.NDArray[np.int64]
+) -> npt.NDArray[np.int64]:
+    """Rows outside every part of a fold that dialogues may show to a context layer: nothing is learned from them.
+
+    Unlabelled utterances, and under `speaker-folds` the other speakers of the test speaker's dialogues.
+    """
+    return np.setdiff1d(np.arange(rows) if protocol == "speaker-folds" else unlabelled, inside)
+
+
+def make_arena(prepared: Prepared) -> Arena:
+    """Statistics, priors and batch shape that all members share."""
+    options, label, source = prepared.options, prepared.label, prepared.source
+    recipe = options.recipe
+    trains = [next(m.train for m in prepared.members if m.fold == f) for f in range(len(prepared.splits.folds))]
+    normalisers: dict[str, Sequence[Normaliser | None]] = (
+        dict(source.statistics(trains)) if recipe.normalise else {m: [None] * len(trains) for m in source.sets}
+    )
+    half = recipe.precision == "bfloat16" or (recipe.precision == "auto" and prepared.device.type == "cuda")
+    torch.use_deterministic_algorithms(recipe.deterministic)
+    values = label.values.astype(np.float32) if label.kind == "real" else label.values
+    return Arena(
+        source=source,
+        labels=values,
+        dialogue=prepared.store.utterances.dialogue,
+        turn=np.asarray(prepared.store.utterances.turn),
+        recipe=recipe,
+        kind=label.kind,
+        metric=selection_metric(label.kind, recipe.select),
+        shape=epoch_shape([len(rows) for rows in trains], recipe.batch_size),
+        device=prepared.device,
+        half=half,
+        in_context=options.context != "none",
+        budget_bytes=memory_budget(prepared.device, options.memory_gb),
+        normalisers=normalisers,
+        priors=np.stack([prior_of(label, rows, prepared.outputs) for rows in trains]),
+    )
+
+
+def prior_of(label: LabelColumn, rows: npt.NDArray[np.int64], outputs: int) -> npt.NDArray[np.float32]:
+    """What to answer knowing nothing: class frequencies, or the median number, of the training rows."""
+    values = label.values[rows]
+    if label.kind == "class":
+        return (np.bincount(values, minlength=outputs) / len(values)).astype(np.float32)
+    if label.kind == "multi":
+        return np.asarray(values.mean(0), dtype=np.float32)
+    return np.array([np.median(values)], dtype=np.float32)
+
+
+def weights_of(prepared: Prepared, member: Member) -> torch.Tensor | None:
+    """Class weights of a member's training rows."""
+    wanted = prepared.options.recipe.class_weights
+    return class_weights(prepared.label.values[member.train], prepared.outputs, wanted)
