@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -66,11 +67,19 @@ def mouth(grey: Picture, face: Face) -> Picture:
 
 def between(before: Face, after: Face, share: float) -> Face:
     """Face at a moment between two detections, `share` of the way from the first to the second."""
-    box = (1 - share) * before.box + share * after.box
-    points = None
-    if before.points is not None and after.points is not None:
-        points = ((1 - share) * before.points + share * after.points).astype(np.float32)
-    return Face(box.astype(np.float32), min(before.score, after.score), points)
+    return weighted([(before, 1 - share), (after, share)])
+
+
+def weighted(faces: Sequence[tuple[Face, float]]) -> Face:
+    """Weighted mean of the places of one person's face; landmarks only where all have them."""
+    total = sum(weight for _, weight in faces)
+    box = sum((face.box * np.float32(weight / total) for face, weight in faces), np.zeros(4, np.float32))
+    points = np.zeros((5, 2), np.float32)
+    for face, weight in faces:
+        if face.points is None:
+            return Face(box, min(face.score for face, _ in faces))
+        points = points + face.points * np.float32(weight / total)
+    return Face(box, min(face.score for face, _ in faces), points)
 
 
 def _cut(picture: Picture, centre: tuple[float, float], width: float, angle: float, size: tuple[int, int]) -> Picture:

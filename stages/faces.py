@@ -139,6 +139,7 @@ class FaceWatcher:
         self._crops = _CropPile(finder.size)
         self._times: list[float] = []
         self._grey: list[tuple[float, Picture]] = []
+        self._older: list[tuple[float, Picture]] = []
         self._frame_size = (0, 0)
 
     def add_grey(self, time_seconds: float, grey: Picture) -> None:
@@ -166,31 +167,29 @@ class FaceWatcher:
         for owner, picture in zip(owners, crops, strict=True):
             owner.crops.append(self._crops.put(picture))
         if self._finder.policy == "speaking":
-            self._look_at_mouths(time_seconds, frame, owners)
-        self._grey.clear()
+            if not self._grey and faces:
+                self._grey.append((time_seconds, np.asarray(cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY), np.uint8)))
+            self._cut_mouths(step - 1)
+        self._older, self._grey = self._grey, []
 
-    def _look_at_mouths(self, time_seconds: float, frame: Picture, owners: Sequence[Track]) -> None:
-        """Cut mouth patches for the moments since the frame before, at places between the two detections."""
-        import cv2
-
-        grey = self._grey
-        if not grey and owners:
-            grey = [(time_seconds, cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY))]
-        before_seconds = self._times[-2] if len(self._times) > 1 else time_seconds
-        for track in owners:
-            if len(track.times) > 1 and track.times[-2] == before_seconds:
-                older, newer = track.faces[-2:]
-                span = time_seconds - before_seconds
-                for moment, picture in grey:
-                    if before_seconds < moment <= time_seconds:
-                        track.mouth_times.append(moment)
-                        track.mouths.append(mouth(picture, between(older, newer, (moment - before_seconds) / span)))
-            elif grey and abs(grey[-1][0] - time_seconds) < 1e-6:
-                track.mouth_times.append(time_seconds)
-                track.mouths.append(mouth(grey[-1][1], track.faces[-1]))
+    def _cut_mouths(self, step: int) -> None:
+        """Cut mouth patches for the moments up to a step, one step late so that places can be smoothed."""
+        if step < 1:
+            return
+        before_seconds, span = self._times[step - 1], self._times[step] - self._times[step - 1]
+        for track in self._linker.tracks:
+            older, newer = track.steady(step - 1), track.steady(step)
+            if older is None or newer is None:
+                continue
+            for moment, picture in self._older:
+                share = (moment - before_seconds) / span
+                if 0 < share <= 1:
+                    track.mouth_times.append(moment)
+                    track.mouths.append(mouth(picture, between(older, newer, share)))
 
     def close(self) -> None:
         """Give back what a clip that is not finished has piled up; harmless after `finish`."""
+        self._grey, self._older = [], []
         self._crops.close()
 
     def finish(self, waveform: Waveform | None) -> FaceCrops:
@@ -199,6 +198,7 @@ class FaceWatcher:
         A clip without any face gives crops of shape (0, S, S, 3) and no valid step.
         """
         frames = len(self._times)
+        self._cut_mouths(frames - 1)
         sure, fewest = self._detector.SURE_SCORE, min(self._detector.FEWEST, frames)
         joined = join_returns(self._linker.tracks)
         people = [track for track in joined if track.best_score >= sure and len(track.steps) >= fewest]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
+from .face_align import weighted
 from .face_detect import Face
 
 ALGORITHM = 1
@@ -75,6 +77,21 @@ class Track:
         self.faces.append(face)
         self.last_look = look
         self.look = look if self.look is None else _blend(self.look, look)
+
+    def steady(self, step: int) -> Face | None:
+        """Face at a step, its place smoothed over the neighbouring steps (weights 1, 2, 1); None where unseen.
+
+        Detectors place landmarks anew in every frame; their jitter would pass for motion.
+        """
+        index = bisect_left(self.steps, step)
+        if index == len(self.steps) or self.steps[index] != step:
+            return None
+        near = [
+            (self.faces[place], weight)
+            for place, weight in ((index - 1, 1), (index, 2), (index + 1, 1))
+            if 0 <= place < len(self.steps) and abs(self.steps[place] - step) <= 1
+        ]
+        return weighted(near)
 
     def likeness(self, look: Look) -> float:
         """Likeness of a face to this track in [-1, 1]."""

@@ -16,10 +16,11 @@ from mer.stages import faces
 from mer.stages.faces import FaceFinder
 from mer.stages.media import MediaRequest, read_media
 
+# Pairs with a clear answer. Of all pairs of these talkers 5 in 110 are answered wrongly: see `speaking.py`.
 PAIRS = [
     ("talking/retalking_3.mp4", "grid/sbwe5n.mpg"),
     ("talking/retalking_3.mp4", "talking/retalking_2.mp4"),
-    ("talking/retalking_2.mp4", "grid/bbaf2n.mpg"),
+    ("talking/retalking_1.mp4", "talking/retalking_2.mp4"),
     ("grid/lbbc2a.mpg", "talking/ravdess_01-01-01-01-01-01-01.mp4"),
 ]
 
