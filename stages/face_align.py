@@ -43,12 +43,12 @@ def crop(frame: Picture, face: Face, size: int, margin: float) -> Picture:
     return _cut(frame, centre, side, tilt(face), (size, size))
 
 
-def look(frame: Picture, face: Face) -> npt.NDArray[np.float32]:
-    """Small grey picture of a face with mean 0 and norm 1, shape (LOOK_SIZE²,); a dot product compares two."""
-    left, top, width, height = (float(value) for value in face.box)
-    side = max(width, height) * 1.2
-    patch = _cut(frame, (left + width / 2, top + height / 2), side, tilt(face), (LOOK_SIZE, LOOK_SIZE))
-    flat: npt.NDArray[np.float32] = patch.mean(axis=2, dtype=np.float32).ravel()
+def look(picture: Picture) -> npt.NDArray[np.float32]:
+    """Small grey picture of a face crop with mean 0 and norm 1, shape (LOOK_SIZE²,); a dot product compares two."""
+    import cv2
+
+    small = cv2.resize(picture, (LOOK_SIZE, LOOK_SIZE), interpolation=cv2.INTER_AREA)
+    flat: npt.NDArray[np.float32] = np.asarray(small, np.uint8).mean(axis=2, dtype=np.float32).ravel()
     flat -= flat.mean()
     flat /= np.float32(max(float(np.linalg.norm(flat)), 1e-6))
     return flat

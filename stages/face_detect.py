@@ -46,9 +46,9 @@ class Yunet:
     """YuNet on a shrunken frame: a quick look at every frame, a close look at some.
 
     The quick look (320 x 180 pixels or as many in another shape) loses faces narrower than about a twentieth of the
-    picture, so a close look with four times the pixels is taken at the first frame, at every tenth, whenever the quick
-    look finds fewer faces than the frame before had, and always while a face in view is that small. What is done
-    depends on the frames alone.
+    picture, so a close look with four times the pixels is taken at the first frame, at every tenth where no face is
+    seen in close-up, whenever the quick look finds fewer faces than the frame before had, and always while a face in
+    view is that small. What is done depends on the frames alone.
     """
 
     ALGORITHM = 1
@@ -61,6 +61,8 @@ class Yunet:
     """A person seen in fewer frames is not believed."""
     NARROW = 16.0
     """Width in the quick look below which a face needs the close look."""
+    CLOSE_UP = 1 / 8
+    """Width of a face, as a share of the picture's, beside which faces too small for the quick look do not matter."""
 
     def __init__(self, model: Path) -> None:
         self._model = model
@@ -68,15 +70,16 @@ class Yunet:
         self._since_close = self.CLOSE_EVERY
         self._found = 0
         self._narrow = False
+        self._close_up = False
 
     def reset(self) -> Yunet:
         """Forget the clip before."""
-        self._since_close, self._found, self._narrow = self.CLOSE_EVERY, 0, False
+        self._since_close, self._found, self._narrow, self._close_up = self.CLOSE_EVERY, 0, False, False
         return self
 
     def find(self, frame: Picture) -> list[Face]:
         """Faces of a BGR frame, the largest first."""
-        close = self._narrow or self._since_close >= self.CLOSE_EVERY - 1
+        close = self._narrow or (self._since_close >= self.CLOSE_EVERY - 1 and not self._close_up)
         faces = self._look(frame, self.CLOSE_PIXELS if close else self.QUICK_PIXELS)
         if not close and len(faces) < self._found:
             close = True
@@ -85,6 +88,7 @@ class Yunet:
         self._found = len(faces)
         quick = _shrink(frame, self.QUICK_PIXELS)
         self._narrow = any(face.box[2] * quick < self.NARROW for face in faces)
+        self._close_up = any(face.box[2] > self.CLOSE_UP * frame.shape[1] for face in faces)
         return faces
 
     def _look(self, frame: Picture, pixels: int) -> list[Face]:

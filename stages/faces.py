@@ -157,12 +157,10 @@ class FaceWatcher:
         self._frame_size = (width, height)
         faces = [face for face in self._detector.find(frame) if _inside(face, self._region, width, height)]
         coarse = max(1, max(height, width) // 160)
-        thumbnail = cv2.cvtColor(
-            cv2.resize(np.ascontiguousarray(frame[::coarse, ::coarse]), (16, 9), interpolation=cv2.INTER_AREA),
-            cv2.COLOR_BGR2GRAY,
-        )
+        green = np.ascontiguousarray(frame[::coarse, ::coarse, 1])
+        thumbnail = np.asarray(cv2.resize(green, (16, 9), interpolation=cv2.INTER_AREA), np.uint8)
         crops = [crop(frame, face, self._finder.size, self._finder.margin) for face in faces]
-        looks = [look(frame, face) for face in faces]
+        looks = [look(picture) for picture in crops]
         owners = self._linker.link(step, time_seconds, faces, looks, thumbnail)
         for owner, picture in zip(owners, crops, strict=True):
             owner.crops.append(self._crops.put(picture))

@@ -92,7 +92,7 @@ def test_mouth_patch_and_moments_between_detections() -> None:
 
 def link_all(steps: list[list[tuple[Face, int]]], fps: float = 5.0, pictures: list[int] | None = None) -> Linker:
     """Link faces whose look is that of a numbered person; `pictures` numbers the background of each step."""
-    frame = np.stack([look(scene(seed, (60, 60)), face_at(5, 5, 50)) for seed in range(6)])
+    frame = np.stack([look(scene(seed, (60, 60))) for seed in range(6)])
     linker = Linker()
     for step, faces in enumerate(steps):
         background = np.full((9, 16), 40 * (pictures[step] if pictures else 1), np.uint8)
