@@ -18,11 +18,14 @@ from mer.cache import MerError
 from .arena import Arena, Member, context_dialogues
 from .batches import DialogueBatch, dialogue_batches, epoch_batches
 from .checkpoint import load_tensors, random_state, restore_random_state, save_tensors
-from .metrics import better, score
+from .metrics import better, loss_of, score
 from .model import Layout, Model, parts_of
 from .scoring import predict
 from .team import Optimiser, Stack, State, load_state, make_team
 from .tensors import Rows, Window
+
+SAVING_SHARE = 20.0
+"""At least so many times the time a checkpoint takes lies between two."""
 
 
 class Watch(Protocol):
@@ -57,6 +60,7 @@ class Progress:
     epoch: int = 0
     step: int = 0
     best_score: list[float] = field(default_factory=list)
+    best_loss: list[float] = field(default_factory=list)
     best_epoch: list[int] = field(default_factory=list)
     history: list[list[dict[str, float]]] = field(default_factory=list)
     members: list[str] = field(default_factory=list)
@@ -85,6 +89,7 @@ class Trainer:
         self.gatherer = arena.gatherer(self.members, isinstance(self.team, Stack))
         self.progress = Progress(
             best_score=[float("nan")] * len(members),
+            best_loss=[float("nan")] * len(members),
             best_epoch=[-1] * len(members),
             history=[[] for _ in members],
             members=[m.name for m in members],
@@ -92,6 +97,7 @@ class Trainer:
         )
         self.best: State = {}
         self.sums: dict[str, Tensor] = {}
+        self.due = 0.0
         entropy = [number for m in members for number in (m.seed, m.fold)]
         torch.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1)[0]))
 
@@ -99,7 +105,7 @@ class Trainer:
         """Train to the end, writing `checkpoint` now and then; goes on from it when it exists."""
         if checkpoint is not None and checkpoint.exists():
             self.load(checkpoint)
-        saved = time.monotonic()
+        self.due = time.monotonic() + every_seconds
         while self.members and self.progress.epoch < self.recipe.epochs:
             batches = self.epoch_rows()
             self.watch.begin(self.members, self.recipe.epochs, len(batches))
@@ -111,17 +117,22 @@ class Trainer:
                     placed = None if on_device is None else on_device[index]
                     self.train_step(window, batches[index], placed, index / len(batches))
                     self.progress.step = index + 1
-                    if checkpoint is not None and time.monotonic() - saved >= every_seconds:
-                        self.save(checkpoint)
-                        saved = time.monotonic()
+                    self._save_if_due(checkpoint, every_seconds)
             self.end_epoch()
-            if checkpoint is not None and self.members and time.monotonic() - saved >= every_seconds:
-                self.save(checkpoint)
-                saved = time.monotonic()
+            self._save_if_due(checkpoint, every_seconds)
         for index in range(len(self.members)):
             self.hand_over(index)
         if checkpoint is not None:
             checkpoint.unlink(missing_ok=True)
+
+    def _save_if_due(self, checkpoint: Path | None, every_seconds: float) -> None:
+        """Save now and then: every so many seconds, and less often where saving itself takes long."""
+        started = time.monotonic()
+        if checkpoint is None or not self.members or started < self.due:
+            return
+        self.save(checkpoint)
+        took = time.monotonic() - started
+        self.due = started + took + max(every_seconds, SAVING_SHARE * took if every_seconds else 0.0)
 
     def epoch_rows(self) -> list[Rows] | list[DialogueBatch]:
         """Batches of the current epoch: arrays (B,), (R, B) for a stack, or dialogues in turn order."""
@@ -182,9 +193,10 @@ class Trainer:
                 )
             found = score(self.arena.kind, self.arena.labels[member.val], predictions[index][0])
             entry |= {f"val_{name}": value for name, value in found.items()}
-            chosen = found[self.arena.metric]
-            if progress.best_epoch[index] < 0 or better(self.arena.metric, chosen, progress.best_score[index]):
-                progress.best_score[index], progress.best_epoch[index] = chosen, progress.epoch
+            entry["val_loss"] = loss_of(self.arena.kind, self.arena.labels[member.val], predictions[index][0])
+            if self._is_better(index, found[self.arena.metric], entry["val_loss"]):
+                progress.best_score[index], progress.best_loss[index] = found[self.arena.metric], entry["val_loss"]
+                progress.best_epoch[index] = progress.epoch
                 improved.append(index)
             entry["epoch"] = progress.epoch + 1
             progress.history[index].append(entry)
@@ -193,6 +205,13 @@ class Trainer:
         self.watch.epoch(self.members, entries)
         progress.epoch, progress.step, self.sums = progress.epoch + 1, 0, {}
         self._retire()
+
+    def _is_better(self, index: int, value: float, loss: float) -> bool:
+        """Whether an epoch beats a run's best one; equal scores are told apart by the validation loss."""
+        progress, metric = self.progress, self.arena.metric
+        best = progress.best_score[index]
+        tied = value == best and loss < progress.best_loss[index]
+        return progress.best_epoch[index] < 0 or tied or better(metric, value, best)
 
     def _remember(self, improved: Sequence[int]) -> None:
         """Keep a copy of the weights of the runs that just improved."""
@@ -224,7 +243,7 @@ class Trainer:
         self.optimiser.keep(staying)
         index = torch.tensor(staying, device=self.arena.device)
         self.best = {name: tensor[index].clone() for name, tensor in self.best.items()}
-        for name in ("best_score", "best_epoch", "history", "members", "stopped"):
+        for name in ("best_score", "best_loss", "best_epoch", "history", "members", "stopped"):
             setattr(self.progress, name, [getattr(self.progress, name)[i] for i in staying])
         self.members = [self.members[i] for i in staying]
         self.gatherer = self.arena.gatherer(self.members, stacked=True)

@@ -71,6 +71,19 @@ def better(metric: str, new: float, old: float) -> bool:
     return bool(np.isnan(old) or (new < old if metric in LOWER_IS_BETTER else new > old))
 
 
+def loss_of(kind: str, labels: npt.NDArray[Any], outputs: npt.NDArray[Any]) -> float:
+    """Mean negative log-likelihood of classes or sets, mean absolute error of numbers, over labelled rows."""
+    mask = labelled(kind, labels)
+    labels, outputs = labels[mask], np.asarray(outputs[mask], dtype=np.float64)
+    if not len(labels):
+        return float("nan")
+    if kind == "class":
+        return float(-np.log(outputs[np.arange(len(labels)), labels].clip(1e-7)).mean())
+    if kind == "multi":
+        return float(-np.log(np.where(labels > 0.5, outputs, 1 - outputs).clip(1e-7)).mean())
+    return float(np.abs(outputs[:, 0] - labels).mean())
+
+
 def labelled(kind: str, labels: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
     """Mask of the rows that have a label."""
     if kind == "class":

@@ -31,7 +31,8 @@ from .team import Stack, make_team
 logger = logging.getLogger("mer.train")
 
 CPU_STACK_STEPS = 4
-"""On a CPU runs go side by side when no utterance has more steps than this; measured in docs/training.md."""
+CPU_STACK_PARAMETERS = 200_000
+"""On a CPU runs go side by side up to this many steps and parameters each; measured in docs/training.md."""
 LARGEST_STACK = 64
 
 
@@ -117,11 +118,13 @@ def stack_size(prepared: Prepared, arena: Arena) -> tuple[int, str]:
     if arena.in_context:
         return 1, "dialogue context has batches of varying shape"
     longest = max(int(arena.source.kept_steps(m).max()) for m in arena.source.sets)
-    if options.parallel == "auto" and arena.device.type == "cpu" and longest > CPU_STACK_STEPS:
-        return 1, "on a CPU, sequences are no faster side by side"
+    if options.parallel == "auto" and arena.device.type == "cpu":
+        parameters = sum(p.numel() for p in prepared.blueprint.build(options.first_seed).parameters())
+        if longest > CPU_STACK_STEPS or parameters > CPU_STACK_PARAMETERS:
+            return 1, "on a CPU only small heads on short sequences are faster side by side"
     try:
         peak = probe(prepared, arena)
-    except (RuntimeError, NotImplementedError) as error:
+    except Exception as error:  # whatever a head does that vmap cannot; alone it may still run
         if options.parallel == "stacked":
             raise MerError(
                 f"head {options.head!r} cannot be stacked ({str(error).splitlines()[0]}); use --parallel auto"
@@ -130,7 +133,7 @@ def stack_size(prepared: Prepared, arena: Arena) -> tuple[int, str]:
     if arena.device.type == "cuda":
         free = torch.cuda.get_device_properties(arena.device).total_memory * 0.85 - peak[0]
         return max(1, min(len(members), LARGEST_STACK, int(free // max(peak[1], 1)))), "fits the device"
-    return min(len(members), LARGEST_STACK), "short sequences"
+    return min(len(members), LARGEST_STACK), "small head, short sequences"
 
 
 def probe(prepared: Prepared, arena: Arena) -> tuple[float, float]:

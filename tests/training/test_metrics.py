@@ -15,6 +15,7 @@ from mer.pipeline.metrics import (
     better,
     bootstrap,
     confusion,
+    loss_of,
     per_class,
     score,
     scores_of_confusion,
@@ -111,6 +112,14 @@ def test_two_way_f1_of_numbers_agrees_with_scikit_learn() -> None:
     assert found["f1"] == pytest.approx(f1_score(truth >= 0, guess[:, 0] >= 0, average="weighted"))
     expected = f1_score(truth[nonzero] > 0, guess[nonzero, 0] > 0, average="weighted")
     assert found["f1_nonzero"] == pytest.approx(expected)
+
+
+def test_losses_by_hand() -> None:
+    found = loss_of("class", np.array([0, 1, -1]), np.array([[0.5, 0.5], [0.75, 0.25], [0.0, 1.0]]))
+    assert found == pytest.approx((np.log(2) + np.log(4)) / 2)
+    assert loss_of("real", np.array([1.0, np.nan]), np.array([[3.0], [0.0]])) == 2.0
+    assert loss_of("multi", np.array([[1.0, 0.0]]), np.array([[0.5, 0.75]])) == pytest.approx(1.5 * np.log(2))
+    assert np.isfinite(loss_of("class", np.array([0]), np.array([[0.0, 1.0]])))
 
 
 def test_selection() -> None:
