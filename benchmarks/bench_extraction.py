@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import os
 import random
 import shutil
 import tempfile
@@ -79,6 +80,7 @@ def main() -> None:
     given = parser.parse_args()
     if not DATA.is_dir():
         raise SystemExit("real data not found: ../shared/data is absent")
+    os.environ.setdefault("MER_YUNET", str(DATA / "weights/face_detection_yunet_2023mar.onnx"))
     device = resolve_device(given.device)
     rates = []
     for modality in given.modality:

@@ -4,7 +4,8 @@
     b  the usual loop         one file at a time, batch 1, all hidden states, one .npy per clip
     c  the limit              the models' bare forward passes over the batches of a, inputs already on the device
 
-All three use the same clips and the same loaded weights, and run in this process one after the other.
+All three use the same clips and the same weights, and run in this process one after the other. a and c run the model as
+`mer` prepares it, b the model as transformers loads it.
 """
 
 from __future__ import annotations
@@ -30,14 +31,13 @@ from .tasks import loaded_encoder
 
 @dataclass
 class Rates:
-    """One modality's times in seconds, best of the repetitions, and what they were measured on."""
+    """One modality's times, one per repetition, and what they were measured on."""
 
     modality: str
     clips: int
     media_seconds: float
-    extract_seconds: float
-    loop_seconds: float
-    limit_seconds: float
+    seconds: dict[str, list[float]]
+    """Seconds of a, b and c in every turn."""
     stage_seconds: dict[str, float] = field(default_factory=dict)
     bytes_written: int = 0
     host_peak_mb: float = 0.0
@@ -46,14 +46,19 @@ class Rates:
     """Largest difference between the features of a and b, relative to the largest value."""
 
     @property
+    def extract_seconds(self) -> float:
+        """Seconds of `mer extract`, median over the turns."""
+        return float(np.median(self.seconds["a"]))
+
+    @property
     def over_loop(self) -> float:
-        """How many times faster `mer extract` is than the usual loop (a/b as rates)."""
-        return self.loop_seconds / self.extract_seconds
+        """How many times faster `mer extract` is than the usual loop (a/b as rates), median over the turns."""
+        return float(np.median(np.divide(self.seconds["b"], self.seconds["a"])))
 
     @property
     def of_limit(self) -> float:
-        """Share of the bare models' rate that `mer extract` reaches (a/c as rates)."""
-        return self.limit_seconds / self.extract_seconds
+        """Share of the bare models' rate that `mer extract` reaches (a/c as rates), median over the turns."""
+        return float(np.median(np.divide(self.seconds["c"], self.seconds["a"])))
 
 
 def bench_modality(
@@ -74,31 +79,30 @@ def bench_modality(
     scratch
         Folder for what a and b write; emptied.
     repeat
-        Repetitions of each; the best counts, and a, b, c take turns so that a slow moment hits all.
+        Repetitions of each. a, b, c take turns and are compared within a turn, so that a slow moment hits all.
     """
     options = replace(corpus, encoders={modality: (str(bench_checkpoint(modality, size)),)})
     execution = Execution(device=device)
     prepared = prepare(replace(options, out=scratch / "plan.h5"), execution)
     loaded, _ = loaded_encoder(prepared.sets[0], prepared.tools)
+    plain = _as_transformers_loads_it(prepared.sets[0].encoder, device)
     recorded = _record_batches(loaded, replace(options, out=scratch / "warm" / "x.h5"), execution)
-    best: dict[str, float] = {}
+    spent: dict[str, list[float]] = {"a": [], "b": [], "c": []}
     summary: ExtractSummary | None = None
     with _peak_memory(device) as peak:
         for turn in range(repeat):
             out = scratch / f"a{turn}" / "x.h5"
             seconds, summary = _timed(lambda out=out: extract(replace(options, out=out), execution))  # type: ignore[misc]
-            best["a"] = min(seconds, best.get("a", seconds))
-            best["b"] = _keep(best.get("b"), lambda: usual_loop(prepared, scratch / "b"))
-            best["c"] = _keep(best.get("c"), lambda: _replay(recorded, loaded, device))
+            spent["a"].append(seconds)
+            spent["b"].append(_timed(lambda: usual_loop(prepared, plain, scratch / "b"))[0])
+            spent["c"].append(_timed(lambda: _replay(recorded, loaded, device))[0])
     assert summary is not None
     store = FeatureStore.open(summary.catalogue)
     return Rates(
         modality,
         len(store.utterances),
         float(np.nansum(store.utterances.duration_seconds)),
-        best["a"],
-        best["b"],
-        best["c"],
+        spent,
         summary.stage_seconds,
         sum(info.bytes for index in summary.made.values() for info in index.shards),
         *peak(),
@@ -106,15 +110,16 @@ def bench_modality(
     )
 
 
+def _as_transformers_loads_it(encoder: Any, device: str) -> Any:
+    from mer.stages.encoders.loading import load_model
+
+    return load_model(encoder.found, device, encoder.precision, trust_remote_code=False)
+
+
 def _timed(run: Callable[[], Any]) -> tuple[float, Any]:
     started = time.perf_counter()
     result = run()
     return time.perf_counter() - started, result
-
-
-def _keep(best: float | None, run: Callable[[], Any]) -> float:
-    seconds, _ = _timed(run)
-    return seconds if best is None else min(seconds, best)
 
 
 # --- c: the limit ---------------------------------------------------------------------------------------------------
@@ -137,27 +142,17 @@ def _replay(recorded: Sequence[tuple[tuple[Any, ...], dict[str, Any]]], loaded: 
     """Run the bare model over the recorded batches."""
     import torch
 
-    _unmask(loaded)
     with torch.inference_mode():
         for args, kwargs in recorded:
             loaded.model(*args, **kwargs)
-            loaded.tap._taken.clear()
     if device.startswith("cuda"):
         torch.cuda.synchronize(device)
-
-
-def _unmask(loaded: Any) -> None:
-    """Leave the model as transformers made it: no clip lengths in its norms, no padding guard."""
-    if getattr(loaded, "norm", None) is not None:
-        loaded.norm.frames = []
-    if getattr(loaded, "guard", None) is not None:
-        loaded.guard.valid = None
 
 
 # --- b: the usual loop ----------------------------------------------------------------------------------------------
 
 
-def usual_loop(prepared: Prepared, folder: Path) -> None:
+def usual_loop(prepared: Prepared, model: Any, folder: Path) -> None:
     """Encode one file at a time at batch size 1 with all hidden states, saving one .npy per clip.
 
     This is the shape of the scripts in use (see docs/extraction.md): read, preprocess, forward, stack every layer, take
@@ -169,28 +164,27 @@ def usual_loop(prepared: Prepared, folder: Path) -> None:
     folder.mkdir(parents=True)
     (made,) = prepared.sets
     loaded: Any = loaded_encoder(made, prepared.tools)[0]
-    _unmask(loaded)
     with torch.inference_mode():
-        for number, values in enumerate(_LOOPS[made.modality](prepared, loaded)):
+        for number, values in enumerate(_LOOPS[made.modality](prepared, loaded, model)):
             np.save(folder / f"{number}.npy", values)
-            loaded.tap._taken.clear()
 
 
-def _last_of_all(output: Any, device: str) -> Any:
-    """Stack all hidden states, as the usual scripts do, and return the last one on the host."""
+def _all_to_host(output: Any) -> Any:
+    """Copy all hidden states to the host, as the usual scripts do, and return the model's output."""
     import torch
 
-    return torch.stack(output.hidden_states)[-1].float().cpu().numpy()
+    torch.stack(output.hidden_states).float().cpu().numpy()
+    return output.last_hidden_state.float().cpu().numpy()
 
 
-def _text_loop(prepared: Prepared, loaded: Any) -> Iterator[Any]:
+def _text_loop(prepared: Prepared, loaded: Any, model: Any) -> Iterator[Any]:
     for job in prepared.jobs:
         batch = loaded.tokenizer(job.text, return_tensors="pt", truncation=True, max_length=512).to(loaded.device)
-        output = loaded.model(**batch, output_hidden_states=True)
-        yield _last_of_all(output, loaded.device)[0, len(loaded.prefix) : -len(loaded.suffix)]
+        output = model(**batch, output_hidden_states=True)
+        yield _all_to_host(output)[0, len(loaded.prefix) : -len(loaded.suffix)]
 
 
-def _audio_loop(prepared: Prepared, loaded: Any) -> Iterator[Any]:
+def _audio_loop(prepared: Prepared, loaded: Any, model: Any) -> Iterator[Any]:
     import torch
     from transformers import Wav2Vec2FeatureExtractor
 
@@ -202,11 +196,11 @@ def _audio_loop(prepared: Prepared, loaded: Any) -> Iterator[Any]:
         batch = extractor(
             decode(job, {"audio"}, prepared.tools).waveform, sampling_rate=16_000, return_tensors="pt"
         ).input_values
-        output = loaded.model(batch.to(loaded.device, precision), output_hidden_states=True)
-        yield _last_of_all(output, loaded.device)[0]
+        output = model(batch.to(loaded.device, precision), output_hidden_states=True)
+        yield _all_to_host(output)[0]
 
 
-def _face_loop(prepared: Prepared, loaded: Any) -> Iterator[Any]:
+def _face_loop(prepared: Prepared, loaded: Any, model: Any) -> Iterator[Any]:
     import torch
 
     from .decoding import decode
@@ -218,12 +212,12 @@ def _face_loop(prepared: Prepared, loaded: Any) -> Iterator[Any]:
         parts = []
         for start in range(0, len(crops), 32):
             pixels = torch.from_numpy(crops[start : start + 32]).permute(0, 3, 1, 2).float().div(255).sub(0.5).div(0.5)
-            output = loaded.model(pixels.to(loaded.device, precision), output_hidden_states=True)
-            parts.append(_last_of_all(output, loaded.device)[:, 0])
+            output = model(pixels.to(loaded.device, precision), output_hidden_states=True)
+            parts.append(_all_to_host(output)[:, 0])
         yield np.concatenate(parts) if parts else np.zeros((0, loaded.width), np.float32)
 
 
-_LOOPS: dict[str, Callable[[Prepared, Any], Iterator[Any]]] = {
+_LOOPS: dict[str, Callable[[Prepared, Any, Any], Iterator[Any]]] = {
     "text": _text_loop,
     "audio": _audio_loop,
     "face": _face_loop,

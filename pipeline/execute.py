@@ -58,7 +58,7 @@ def _run_here(tasks: Sequence[Task], tools: Tools, on_report: OnReport, on_clip:
         with lock:
             on_report(report)
 
-    set_threads(tools.torch_threads)
+    tools = replace(tools, torch_threads=set_threads(tools.torch_threads))
     STOP.clear()
     graph = [dask.delayed(functools.partial(run, task), pure=False)() for task in tasks]
     try:
@@ -66,16 +66,21 @@ def _run_here(tasks: Sequence[Task], tools: Tools, on_report: OnReport, on_clip:
     except BaseException:
         STOP.set()
         raise
+    finally:
+        set_threads(tools.torch_threads)  # what a thread that encodes asked for became the default of new threads
 
 
-def set_threads(count: int) -> None:
-    """Give torch this many threads (0: as many as it likes); OpenCV gets one, since clips are decoded side by side."""
+def set_threads(count: int) -> int:
+    """Give torch this many threads (0: as many as it likes) and return how many; OpenCV gets one, since clips are
+    decoded side by side.
+    """
     import cv2
     import torch
 
     cv2.setNumThreads(1)
     if count:
         torch.set_num_threads(count)
+    return torch.get_num_threads()
 
 
 def _run_distributed(
@@ -123,8 +128,9 @@ def _run_in_worker(task: Task, tools: Tools) -> TaskReport:
     from distributed import get_worker
 
     worker = get_worker()
-    set_threads(tools.torch_threads)
-    return run_task(task, replace(tools, device=_device_of_worker(tools.device, str(worker.name))))
+    threads = set_threads(tools.torch_threads)
+    device = _device_of_worker(tools.device, str(worker.name))
+    return run_task(task, replace(tools, device=device, torch_threads=threads))
 
 
 def _device_of_worker(device: str, worker: str) -> str:

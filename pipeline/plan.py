@@ -34,6 +34,8 @@ from .decoding import Job, digest_of
 from .tasks import EncodingSet, Task
 
 SHARD_CLIPS = 64
+TEXT_SHARD_CLIPS = 256
+"""Utterances in a shard made of transcripts alone: they are small, and more of them sort into fuller batches."""
 SHARD_ROW_WIDTH = 2048
 """Up to this row width a shard holds `SHARD_CLIPS` utterances, beyond it proportionally fewer."""
 
@@ -158,14 +160,15 @@ def _chunks(
     by_name = {made.name: made for made in sets}
     for names, members in groups.items():
         missing = tuple(by_name[name] for name in names)
-        size = shard_clips(max(made.spec.dim for made in missing))
+        size = shard_clips(max(made.spec.dim for made in missing), all(made.modality == "text" for made in missing))
         for start in range(0, len(members), size):
             yield missing, members[start : start + size]
 
 
-def shard_clips(dim: int) -> int:
+def shard_clips(dim: int, text_alone: bool = False) -> int:
     """Utterances per shard for rows of a width."""
-    return SHARD_CLIPS if dim <= SHARD_ROW_WIDTH else max(4, SHARD_CLIPS * SHARD_ROW_WIDTH // dim)
+    clips = TEXT_SHARD_CLIPS if text_alone else SHARD_CLIPS
+    return clips if dim <= SHARD_ROW_WIDTH else max(4, clips * SHARD_ROW_WIDTH // dim)
 
 
 def load_known(catalogue: Path, set_name: str, index: SetIndex | None, complain: Callable[[str], None]) -> KnownShards:

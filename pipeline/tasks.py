@@ -10,22 +10,26 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mer.cache import Fate, FeatureSequence, FeatureSpec, MerError, ShardInfo, ShardRow, write_shard
 from mer.stages.protocols import Encoder, EncoderInput, LoadedEncoder
 
 from .decoding import Decoded, Job, Tools, decode
 
+if TYPE_CHECKING:
+    from mer.stages.encoders.batching import Encoding
+
 STOP = threading.Event()
 """Set when the user interrupts; tasks leave at the next clip."""
 
 WINDOW_BATCHES = 4
-"""Batches' worth of clips that are sorted by length together: more wastes memory, fewer wastes padding."""
+"""Batches' worth of clips, for each that runs at once, that are sorted by length together: more wastes memory, fewer
+wastes padding."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +78,25 @@ def run_task(task: Task, tools: Tools, on_clip: Callable[[bool, float], None] | 
     report = TaskReport(clips=len(task.jobs))
     rows: dict[str, list[ShardRow | None]] = {made.name: [None] * len(task.jobs) for made in task.sets}
     windows = {made.name: _Window(made, tools, rows[made.name], task.jobs, report) for made in task.sets}
+    try:
+        _fill(task, tools, windows, rows, report, on_clip)
+    finally:
+        for window in windows.values():
+            for begun in window.begun:
+                begun.encoding.cancel()
+    _write(task, rows, report)
+    return report
+
+
+def _fill(
+    task: Task,
+    tools: Tools,
+    windows: Mapping[str, _Window],
+    rows: Mapping[str, list[ShardRow | None]],
+    report: TaskReport,
+    on_clip: Callable[[bool, float], None] | None,
+) -> None:
+    """Decode and encode every utterance of a task."""
     wanted = {made.modality for made in task.sets}
     for position, decoded in _decode_ahead(task.jobs, wanted, tools, report):
         job = task.jobs[position]
@@ -85,8 +108,9 @@ def run_task(task: Task, tools: Tools, on_clip: Callable[[bool, float], None] | 
             on_clip(Fate.FAILED in fates, decoded.duration_seconds)
     for window in windows.values():
         window.flush()
-    _write(task, rows, report)
-    return report
+    for window in windows.values():
+        while window.begun:
+            window.finish_first()
 
 
 def _write(task: Task, rows: dict[str, list[ShardRow | None]], report: TaskReport) -> None:
@@ -116,6 +140,15 @@ def _input_of(modality: str, job: Job, decoded: Decoded) -> tuple[EncoderInput |
     return decoded.faces, *decoded.face_fate
 
 
+@dataclass(frozen=True)
+class _Begun:
+    """A window that is being encoded."""
+
+    encoding: Encoding
+    positions: list[int]
+    notes: list[dict[str, Any]]
+
+
 class _Window:
     """Inputs of one feature set that wait to be encoded together, sorted by length."""
 
@@ -131,6 +164,7 @@ class _Window:
         self.items: list[EncoderInput] = []
         self.notes: list[dict[str, Any]] = []
         self.cost = 0
+        self.begun: deque[_Begun] = deque()
 
     def take(self, position: int, item: EncoderInput | None, fate: Fate, reason: str, duration_seconds: float) -> None:
         """Add one utterance: its input, or the fate it has without one."""
@@ -138,31 +172,38 @@ class _Window:
         if item is None:
             self._finish(position, fate, reason, None, note)
             return
+        from mer.stages.encoders.batching import lanes_of
+
         loaded, budget = loaded_encoder(self.made, self.tools)
         self.positions.append(position)
         self.items.append(item)
         self.notes.append(note)
         self.cost += loaded.cost(item)
-        if self.cost >= WINDOW_BATCHES * budget:
+        if self.cost >= WINDOW_BATCHES * lanes_of(loaded, self.tools.torch_threads) * budget:
             self.flush()
 
     def flush(self) -> None:
-        """Encode what waits."""
+        """Begin to encode what waits, and finish what was begun before: one window encodes, one decodes."""
         if not self.items:
             return
-        from mer.stages.encoders.batching import encode_batched
+        from mer.stages.encoders.batching import Encoding
 
-        started = time.perf_counter()
         loaded, budget = loaded_encoder(self.made, self.tools)
-        with _device_lock(self.tools.device):
-            results = encode_batched(loaded, self.items, budget)
-        for position, result, note in zip(self.positions, results, self.notes, strict=True):
+        encoding = Encoding(loaded, self.items, budget, encoding_threads(loaded, self.tools))
+        self.begun.append(_Begun(encoding, self.positions, self.notes))
+        self.positions, self.items, self.notes, self.cost = [], [], [], 0
+        while len(self.begun) > 1:
+            self.finish_first()
+
+    def finish_first(self) -> None:
+        """Wait for the window that was begun first."""
+        begun = self.begun.popleft()
+        for position, result, note in zip(begun.positions, begun.encoding.results(), begun.notes, strict=True):
             if isinstance(result, FeatureSequence):
                 self._finish(position, Fate.OK, "", result, note)
             else:
                 self._finish(position, Fate.FAILED, f"encoding failed: {result}", None, note)
-        self.positions, self.items, self.notes, self.cost = [], [], [], 0
-        self.report.spend(f"encode {self.made.modality}", time.perf_counter() - started)
+        self.report.spend(f"encode {self.made.modality}", begun.encoding.seconds)
 
     def _finish(
         self, position: int, fate: Fate, reason: str, sequence: FeatureSequence | None, note: dict[str, Any]
@@ -220,7 +261,7 @@ def _leave_if_stopped() -> None:
 
 _LOADED: dict[tuple[str, str], tuple[LoadedEncoder, int]] = {}
 _LOADING = threading.Lock()
-_DEVICE_LOCKS: dict[str, threading.Lock] = {}
+_LANES: dict[tuple[str, int], Executor] = {}
 
 
 def loaded_encoder(made: EncodingSet, tools: Tools) -> tuple[LoadedEncoder, int]:
@@ -235,6 +276,20 @@ def loaded_encoder(made: EncodingSet, tools: Tools) -> tuple[LoadedEncoder, int]
         return _LOADED[place]
 
 
-def _device_lock(device: str) -> threading.Lock:
+def encoding_threads(loaded: LoadedEncoder, tools: Tools) -> Executor:
+    """Threads in which all tasks of this process encode: one for a device, several for a CPU."""
+    from mer.stages.encoders.batching import lanes_of
+
+    count = lanes_of(loaded, tools.torch_threads)
+    place = (tools.device, count)
     with _LOADING:
-        return _DEVICE_LOCKS.setdefault(device, threading.Lock())
+        if place not in _LANES:
+            _LANES[place] = ThreadPoolExecutor(count, f"encode-{tools.device}", _begin_lane, (tools, count))
+        return _LANES[place]
+
+
+def _begin_lane(tools: Tools, count: int) -> None:
+    import torch
+
+    if tools.torch_threads:
+        torch.set_num_threads(max(1, tools.torch_threads // count))

@@ -95,7 +95,11 @@ EncoderInput: TypeAlias = str | Waveform | FaceCrops
 
 
 class LoadedEncoder(Protocol):
-    """An encoder whose weights are on a device."""
+    """An encoder whose weights are on a device.
+
+    One with the attribute `side_by_side = True` and `device == "cpu"` may have `encode` called by several threads at
+    once.
+    """
 
     def cost(self, item: EncoderInput) -> int:
         """Size of one item in the units a batch budget is counted in: audio samples, tokens or face crops."""

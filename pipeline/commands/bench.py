@@ -21,7 +21,7 @@ def bench(
     size: Annotated[str, typer.Option(help="tiny, base or large models, with random weights.")] = "base",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.")] = "auto",
     precision: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
-    repeat: Annotated[int, typer.Option(min=1, help="Repetitions; the best counts.")] = 3,
+    repeat: Annotated[int, typer.Option(min=1, help="Repetitions; medians are shown.")] = 3,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Measure extraction beside the usual batch-1 loop and beside the models' bare forward passes.

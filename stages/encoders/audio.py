@@ -62,6 +62,7 @@ class LiveAudio(ABC):
     """An audio model on a device. A subclass prepares clips, and runs chunks that were cut for it."""
 
     grid: FrameGrid
+    side_by_side = True
 
     def __init__(self, encoder: AudioEncoder, device: str, grid: FrameGrid, most_frames: int | None = None) -> None:
         self.encoder = encoder

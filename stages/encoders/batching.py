@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
 from typing import TypeVar
 
 from mer.cache import FeatureSequence, MerError
@@ -12,8 +14,10 @@ from ..protocols import EncoderInput, LoadedEncoder
 
 T = TypeVar("T")
 
-CPU_BUDGETS = {"text": 512, "audio": 80_000, "face": 16}
+CPU_BUDGETS = {"text": 256, "audio": 48_000, "face": 16}
 """Tokens, audio samples, face crops. A CPU gains nothing from larger ones; docs/encoders.md has the figures."""
+MOST_LANES = 4
+"""Batches encoded side by side on a CPU; each holds its own activations."""
 GPU_BUDGETS = {"text": 65_536, "audio": 9_600_000, "face": 1024}
 """Upper bounds of what the memory probe may choose: beyond these a batch is already long enough to fill a device."""
 
@@ -103,35 +107,72 @@ def _free_device_memory() -> None:
         torch.cuda.empty_cache()
 
 
-def encode_batched(
-    loaded: LoadedEncoder, items: Sequence[EncoderInput], budget: int
-) -> list[FeatureSequence | Exception]:
-    """Encode any number of items in batches of about `budget` cost, results in the order of the items.
+class Encoding:
+    """Items that are being encoded in batches of about `budget` cost, in the threads of an executor.
 
     An item that cannot be encoded yields its error instead of a sequence and does not harm the others. When the
     device's memory is full the batch is halved.
     """
-    results: list[FeatureSequence | Exception | None] = [None] * len(items)
-    if hasattr(loaded, "budget"):
-        loaded.budget = budget  # what one item holds, chunks or crops, is batched by it too
 
-    def run(positions: Sequence[int]) -> None:
-        for position, result in zip(positions, loaded.encode([items[p] for p in positions]), strict=True):
-            results[position] = result
+    def __init__(self, loaded: LoadedEncoder, items: Sequence[EncoderInput], budget: int, lanes: Executor) -> None:
+        self._loaded = loaded
+        self._items = items
+        self._results: list[FeatureSequence | Exception | None] = [None] * len(items)
+        self._seconds: list[float] = []
+        if hasattr(loaded, "budget"):
+            loaded.budget = budget  # what one item holds, chunks or crops, is batched by it too
+        batches = cut_batches([loaded.cost(item) for item in items], budget)
+        self._batches = [lanes.submit(self._run_batch, batch) for batch in batches]
 
-    for batch in cut_batches([loaded.cost(item) for item in items], budget):
+    def results(self) -> list[FeatureSequence | Exception]:
+        """Wait for all items; results are in their order."""
+        for batch in self._batches:
+            batch.result()
+        nothing = MerError("the encoder returned nothing")
+        return [nothing if result is None else result for result in self._results]
+
+    @property
+    def seconds(self) -> float:
+        """Thread seconds spent on the batches that are done."""
+        return sum(self._seconds)
+
+    def cancel(self) -> None:
+        """Give up the batches that have not begun."""
+        for batch in self._batches:
+            batch.cancel()
+
+    def _run(self, positions: Sequence[int]) -> None:
+        found = self._loaded.encode([self._items[position] for position in positions])
+        for position, result in zip(positions, found, strict=True):
+            self._results[position] = result
+
+    def _run_batch(self, batch: list[int]) -> None:
+        started = time.perf_counter()
+        self._try_batch(batch)
+        self._seconds.append(time.perf_counter() - started)
+
+    def _try_batch(self, batch: list[int]) -> None:
         try:
-            run_halving(batch, run)
+            run_halving(batch, self._run)
         except Exception as error:  # the culprit is found by encoding the items of this batch one by one
             if len(batch) == 1:
-                results[batch[0]] = error
-                continue
+                self._results[batch[0]] = error
+                return
             for position in batch:
                 try:
-                    run_halving([position], run)
+                    run_halving([position], self._run)
                 except Exception as single:
-                    results[position] = single
-    return [result if result is not None else MerError("the encoder returned nothing") for result in results]
+                    self._results[position] = single
+
+
+def lanes_of(loaded: LoadedEncoder, threads: int) -> int:
+    """How many batches to run at once on so many cores: several on a CPU, if threads may share the encoder.
+
+    Two passes on one core each take less time than two in turn on both cores, because the short steps between the
+    large matrix products do not spread over cores; docs/extraction.md has the figures.
+    """
+    on_cpu = getattr(loaded, "device", "") == "cpu"
+    return max(1, min(threads, MOST_LANES)) if on_cpu and getattr(loaded, "side_by_side", False) else 1
 
 
 def find_budget(loaded: LoadedEncoder, modality: str, device: str) -> int:

@@ -27,6 +27,7 @@ from .audio import FrameGrid, LiveAudio, at_least, normalised, pad_right
 from .checkpoint import Checkpoint
 from .loading import LayerTap, refuse_not_finite, to_device
 from .pretrained import AudioEncoder
+from .rewrites import frame_first_convolution
 from .weights import weight_files
 
 _AUDIO = r"modality_encoders\.AUDIO\."
@@ -214,6 +215,7 @@ class LiveEmotion2vec(LiveAudio):
             raise MerError(f"checkpoint {found.label} does not fit its config.yaml: {reason}") from error
         refuse_not_finite(model, found)
         self.model = model.eval().requires_grad_(False).to(device, getattr(torch, encoder.precision))
+        frame_first_convolution(self.model.convolutions, "0", device)
         extra = int(config["num_extra_tokens"])
         self.tap = LayerTap(self.model, self.depth, self.choice, lambda hidden: hidden[:, extra:], found.label)
 

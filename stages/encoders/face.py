@@ -71,6 +71,8 @@ class PictureRecipe:
 class LiveFace:
     """An image model on a device."""
 
+    side_by_side = True
+
     def __init__(self, encoder: FaceEncoder, device: str) -> None:
         self.encoder = encoder
         self.device = device

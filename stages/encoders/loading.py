@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -136,6 +137,13 @@ def blocks_of(model: nn.Module, depth: int, label: str) -> nn.ModuleList:
     return min(named, key=lambda entry: (entry[0], "conv" in entry[1], entry[1]))[2]
 
 
+class _Taken(threading.local):
+    """Hidden states of the pass that this thread runs."""
+
+    def __init__(self) -> None:
+        self.hidden: list[Tensor] = []
+
+
 class LayerTap:
     """Takes the chosen hidden states out of a model while it runs, and drops blocks that nobody asked for.
 
@@ -157,7 +165,7 @@ class LayerTap:
         self.choice = choice
         self.depth = depth
         self.reduce = reduce
-        self._taken: list[Tensor] = []
+        self._own = _Taken()
         blocks = blocks_of(model, depth, label)
         deepest = max(choice.layers)
         if 0 in choice.layers:
@@ -170,12 +178,12 @@ class LayerTap:
 
     def _take(self, number: int, hidden: Tensor, reduce: Callable[[Tensor], Tensor]) -> None:
         if number == self.choice.layers[0]:
-            self._taken = []  # a pass that ran out of memory may have left some behind
+            self._own.hidden = []  # a pass that ran out of memory may have left some behind
         kept = reduce(hidden).float()
-        if self.choice.stack or not self._taken:
-            self._taken.append(kept)
+        if self.choice.stack or not self._own.hidden:
+            self._own.hidden.append(kept)
         else:
-            self._taken[0] = self._taken[0] + kept
+            self._own.hidden[0] = self._own.hidden[0] + kept
 
     def _take_input(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._take(0, args[0] if args else kwargs["hidden_states"], self.reduce)
@@ -195,7 +203,7 @@ class LayerTap:
         """
         if self.depth in self.choice.layers:
             self._take(self.depth, last, reduce_last or self.reduce)
-        taken, self._taken = self._taken, []
+        taken, self._own.hidden = self._own.hidden, []
         if self.choice.stack:
             return torch.cat(taken, dim=-1)
         return taken[0] / len(self.choice.layers) if len(self.choice.layers) > 1 else taken[0]

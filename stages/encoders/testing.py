@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import pickle
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ClassVar
 
 import numpy as np
@@ -19,6 +20,7 @@ import pytest
 from mer.cache import FeatureSequence, FeatureSpec, MerError
 
 from ..protocols import SAMPLE_RATE_HZ, Encoder, EncoderInput, FaceCrops, LoadedEncoder
+from .batching import Encoding
 
 TEXTS = (
     "No.",
@@ -63,6 +65,14 @@ def make_faces(edge: int = 96) -> list[EncoderInput]:
 
 
 MAKERS = {"text": make_texts, "audio": make_waveforms, "face": make_faces}
+
+
+def encode_all(
+    loaded: LoadedEncoder, items: Sequence[EncoderInput], budget: int, threads: int = 1
+) -> list[FeatureSequence | Exception]:
+    """Encode items in batches as `mer extract` does."""
+    with ThreadPoolExecutor(threads) as lanes:
+        return Encoding(loaded, items, budget, lanes).results()
 
 
 def difference(one: FeatureSequence, other: FeatureSequence) -> tuple[float, float]:

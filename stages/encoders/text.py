@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
@@ -22,6 +23,8 @@ from .windows import Window, cut_windows
 class LiveText:
     """A text model on a device."""
 
+    side_by_side = True
+
     def __init__(self, encoder: TextEncoder, device: str) -> None:
         self.encoder = encoder
         self.device = device
@@ -34,12 +37,14 @@ class LiveText:
         self.room = encoder.window() - len(self.prefix) - len(self.suffix)
         self.model: Any = load_model(checkpoint, device, encoder.precision, encoder.trust_remote_code)
         self._check_vocabulary([*self.prefix, *self.suffix])
+        self._tokenizing = threading.Lock()  # a tokenizer refuses to be borrowed twice
         self.pieces = lru_cache(maxsize=4096)(self._pieces)  # asked for the cost of a text, and to encode it
         self.tap = LayerTap(self.model, depth, self.choice, lambda hidden: hidden, checkpoint.label)
 
     def _pieces(self, text: str) -> list[int]:
         """Word pieces of a text, without special tokens."""
-        ids: list[int] = self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+        with self._tokenizing:
+            ids: list[int] = self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
         self._check_vocabulary(ids)
         return ids
 

@@ -28,6 +28,8 @@ class LiveVideo:
     each then getting the mean of where it was shown.
     """
 
+    side_by_side = True
+
     def __init__(self, encoder: FaceEncoder, device: str) -> None:
         self.encoder = encoder
         self.device = device

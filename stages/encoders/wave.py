@@ -8,6 +8,8 @@ transformer itself is masked.
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -19,41 +21,48 @@ from ..protocols import Waveform
 from .audio import FrameGrid, LiveAudio, at_least, normalised, pad_right
 from .loading import LayerTap, load_model, to_device
 from .pretrained import AudioEncoder
+from .rewrites import fold_weight_norm, frame_first_convolution
+
+
+class BatchLengths(threading.local):
+    """Lengths of the clips in the batch that this thread encodes; set before every forward pass."""
+
+    first: Sequence[int] = ()
+    """Frames of each clip behind the first convolution."""
+    valid: Tensor | None = None
+    """Frames of each clip in the transformer, shape (B, 1, T), or None when the batch has no padding."""
 
 
 class ClipGroupNorm(nn.Module):
     """Group normalisation with one group per channel, over the frames of each clip and not over its padding."""
 
-    def __init__(self, norm: nn.GroupNorm) -> None:
+    def __init__(self, norm: nn.GroupNorm, lengths: BatchLengths) -> None:
         super().__init__()
         self.norm = norm
-        self.frames: list[int] = []
-        """Frames of each clip of the batch at this layer; set before every forward pass."""
+        self.lengths = lengths
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Normalise hidden, shape (B, C, T), row by row with the very operation that a single clip would see."""
-        if all(count == hidden.shape[2] for count in self.frames):
+        frames = self.lengths.first
+        if all(count == hidden.shape[2] for count in frames):
             return self.norm(hidden)  # type: ignore[no-any-return]
         out = zeros_like(hidden)
-        for row, count in enumerate(self.frames):
+        for row, count in enumerate(frames):
             out[row : row + 1, :, :count] = functional.group_norm(
                 hidden[row : row + 1, :, :count], self.norm.num_groups, self.norm.weight, self.norm.bias, self.norm.eps
             )
         return out
 
 
-class PaddingGuard:
-    """Zeroes the padding in the input of every positional convolution."""
+def guard_padding(model: nn.Module, lengths: BatchLengths) -> None:
+    """Zero the padding in the input of every positional convolution."""
 
-    def __init__(self, model: nn.Module) -> None:
-        self.valid: Tensor | None = None
-        """Shape (B, 1, T), or None when the batch has no padding."""
-        for name, module in model.named_modules():
-            if "pos_conv_embed" in name and isinstance(module, nn.Conv1d):
-                module.register_forward_pre_hook(self._zero)
+    def zero(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        return None if lengths.valid is None else (args[0] * lengths.valid.to(args[0].dtype), *args[1:])
 
-    def _zero(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
-        return None if self.valid is None else (args[0] * self.valid.to(args[0].dtype), *args[1:])
+    for name, module in model.named_modules():
+        if "pos_conv_embed" in name and isinstance(module, nn.Conv1d):
+            module.register_forward_pre_hook(zero)
 
 
 class LiveWave(LiveAudio):
@@ -67,8 +76,11 @@ class LiveWave(LiveAudio):
             model.adapter = None  # it would thin out the frames; the features are those of the encoder
         self.model = model
         self.first = FrameGrid.of_convolutions(config.conv_kernel[:1], config.conv_stride[:1])
-        self.norm = _masked_group_norm(model)
-        self.guard = PaddingGuard(model)
+        self.lengths = BatchLengths()
+        _mask_group_norm(model, self.lengths)
+        frame_first_convolution(model.feature_extractor.conv_layers[0], "conv", device)
+        fold_weight_norm(model)
+        guard_padding(model, self.lengths)
         _attend_by_sdpa(model)
         self.tap = LayerTap(model, self.depth, self.choice, lambda hidden: hidden, encoder.found.label)
 
@@ -81,14 +93,13 @@ class LiveWave(LiveAudio):
         lengths = np.array([len(piece) for piece in pieces])
         padded = pad_right(pieces)
         mask = None
-        self.guard.valid = None
+        self.lengths.valid = None
         if lengths.min() < padded.shape[1]:
             mask = to_device((np.arange(padded.shape[1]) < lengths[:, None]).astype(np.int64), self.device)
             frames = np.array([self.grid.frames(length) for length in lengths])
             valid = np.arange(self.grid.frames(padded.shape[1])) < frames[:, None]
-            self.guard.valid = to_device(valid, self.device)[:, None, :]
-        if self.norm is not None:
-            self.norm.frames = [self.first.frames(length) for length in lengths]
+            self.lengths.valid = to_device(valid, self.device)[:, None, :]
+        self.lengths.first = [self.first.frames(length) for length in lengths]
         sound = to_device(padded, self.device).to(self.model.dtype)
         return self.tap.collect(self.model(sound, attention_mask=mask).last_hidden_state)
 
@@ -128,11 +139,8 @@ def biased_attention(attention: Any, hidden: Tensor, mask: Tensor | None, bias: 
     return attention.out_proj(mixed.transpose(1, 2).reshape(size, steps, width)), None
 
 
-def _masked_group_norm(model: Any) -> ClipGroupNorm | None:
+def _mask_group_norm(model: Any, lengths: BatchLengths) -> None:
     layer = model.feature_extractor.conv_layers[0]
     norm = getattr(layer, "layer_norm", None)
-    if not isinstance(norm, nn.GroupNorm):
-        return None
-    masked = ClipGroupNorm(norm)
-    layer.layer_norm = masked
-    return masked
+    if isinstance(norm, nn.GroupNorm):
+        layer.layer_norm = ClipGroupNorm(norm, lengths)

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from mer.cache import FeatureSequence
-from mer.stages.encoders.batching import encode_batched
-from mer.stages.encoders.testing import MAKERS, difference
+from mer.stages.encoders.testing import MAKERS, difference, encode_all
 
 
 class OutOfMemoryError(RuntimeError):
@@ -40,7 +39,7 @@ def test_batches_are_halved_until_they_fit(tiny: Any, modality: str, family: str
     items = MAKERS[modality]()[:5]
     singles = [loaded.encode([item])[0] for item in items]
     asked = shrink(loaded, modality, most)
-    found = encode_batched(loaded, items, budget=10**9)
+    found = encode_all(loaded, items, budget=10**9)
     assert max(asked) > most
     for sequence, single in zip(found, singles, strict=True):
         assert isinstance(sequence, FeatureSequence)
@@ -59,7 +58,7 @@ def test_a_pass_that_breaks_off_leaves_nothing_behind(tiny: Any, layers: str) ->
             raise OutOfMemoryError("CUDA out of memory")
 
     loaded.model.encoder.layers[2].register_forward_pre_hook(break_off)
-    for sequence, single in zip(encode_batched(loaded, items, budget=10**9), singles, strict=True):
+    for sequence, single in zip(encode_all(loaded, items, budget=10**9), singles, strict=True):
         assert isinstance(sequence, FeatureSequence)
         assert difference(sequence, single)[0] <= 1e-4
 
@@ -68,7 +67,7 @@ def test_the_budget_bounds_what_one_long_clip_takes(tiny: Any) -> None:
     loaded: Any = tiny("audio", "wav2vec2-layer", max_seconds=10.0).load("cpu")
     clip = np.tile(np.asarray(MAKERS["audio"]()[5]), 4)  # half a minute
     asked = shrink(loaded, "audio", 1000)
-    whole = encode_batched(loaded, [clip], budget=2 * 160_000)[0]
+    whole = encode_all(loaded, [clip], budget=2 * 160_000)[0]
     assert isinstance(whole, FeatureSequence)
     assert max(asked) == 2
     assert whole.note["audio_chunks"] == sum(asked)

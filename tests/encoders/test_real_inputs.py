@@ -12,8 +12,7 @@ import pytest
 import soundfile
 from tiny_checkpoints import EVERY
 
-from mer.stages.encoders.batching import encode_batched
-from mer.stages.encoders.testing import difference
+from mer.stages.encoders.testing import difference, encode_all
 from mer.stages.media import MediaRequest, read_media
 from mer.stages.protocols import EncoderInput, FaceCrops
 
@@ -70,7 +69,7 @@ def test_batches_of_real_input_equal_singles(tiny: Any, real: Any, modality: str
         assert greatest <= 1e-4
         assert cosine >= 0.99999
     few = slice(0, 6)  # without the half minute, to save time
-    cut = encode_batched(loaded, items[few], budget=3 * loaded.cost(items[1]))
+    cut = encode_all(loaded, items[few], budget=3 * loaded.cost(items[1]))
     for sequence, single in zip(cut, singles[few], strict=True):
         assert difference(sequence, single)[0] <= 1e-4
 

@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mer.cache import MerError
-from mer.stages.encoders.batching import budget_from_peaks, cut_batches, encode_batched, run_halving
+from mer.stages.encoders.batching import budget_from_peaks, cut_batches, run_halving
 from mer.stages.encoders.layers import choose_layers
+from mer.stages.encoders.testing import encode_all
 from mer.stages.encoders.windows import Window, cut_windows
 
 
@@ -113,7 +114,7 @@ class FailsOnThirteen:
 
 
 def test_one_bad_item_does_not_harm_its_batch() -> None:
-    results = encode_batched(FailsOnThirteen(), [1, 13, 3], 100)  # type: ignore[arg-type, list-item]
+    results = encode_all(FailsOnThirteen(), [1, 13, 3], 100)  # type: ignore[arg-type, list-item]
     assert results[0] == 10
     assert results[2] == 30
     assert isinstance(results[1], ValueError)

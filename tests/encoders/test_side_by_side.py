@@ -1,0 +1,80 @@
+"""Several batches encoded at once by one loaded model, and rewrites that keep its numbers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tiny_checkpoints import MAKERS as CHECKPOINTS
+from torch import nn
+from torch.nn.utils import parametrizations, parametrize
+
+from mer.cache import FeatureSequence
+from mer.stages.encoders.batching import lanes_of
+from mer.stages.encoders.rewrites import FramedConvolution, fold_weight_norm, frame_first_convolution
+from mer.stages.encoders.testing import MAKERS, difference, encode_all
+
+FAMILIES = [(modality, family) for modality in CHECKPOINTS for family in CHECKPOINTS[modality]]
+FEW = {"text": 40, "audio": 30_000, "face": 6}
+
+
+@pytest.mark.parametrize(("modality", "family"), FAMILIES)
+def test_batches_side_by_side_equal_batches_in_turn(tiny: Any, modality: str, family: str) -> None:
+    loaded: Any = tiny(modality, family, layers="all").load("cpu")
+    items = list(MAKERS[modality]()) * 3
+    in_turn = encode_all(loaded, items, FEW[modality])
+    for again in range(3):
+        at_once = encode_all(loaded, items, FEW[modality], threads=3)
+        for number, (one, other) in enumerate(zip(in_turn, at_once, strict=True)):
+            assert isinstance(one, FeatureSequence)
+            assert isinstance(other, FeatureSequence), f"pass {again}, item {number}: {other}"
+            assert difference(other, one)[0] <= 1e-5
+
+
+def test_a_bad_item_side_by_side_harms_no_other(tiny: Any) -> None:
+    loaded: Any = tiny("audio", "wav2vec2-group").load("cpu")
+    items: list[Any] = [*MAKERS["audio"](), "not a waveform"]
+    loaded.cost = lambda item: 16_000 if isinstance(item, str) else len(item)
+    *good, bad = encode_all(loaded, items, 50_000, threads=3)
+    assert all(isinstance(result, FeatureSequence) for result in good)
+    assert "takes a mono waveform" in str(bad)
+
+
+def test_only_what_threads_may_share_runs_side_by_side(tiny: Any) -> None:
+    loaded: Any = tiny("text", "roberta").load("cpu")
+    assert [lanes_of(loaded, threads) for threads in (0, 1, 2, 64)] == [1, 1, 2, 4]
+    loaded.device = "cuda:0"
+    assert lanes_of(loaded, 8) == 1
+    assert lanes_of(object(), 8) == 1  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize(("kernel", "stride"), [(10, 5), (3, 2), (1, 1)])
+def test_a_framed_convolution_is_the_convolution(bias: bool, kernel: int, stride: int) -> None:
+    convolution = nn.Conv1d(1, 7, kernel, stride, bias=bias)
+    sound = torch.randn(3, 1, 533)
+    with torch.no_grad():
+        torch.testing.assert_close(FramedConvolution(convolution)(sound), convolution(sound), atol=1e-5, rtol=1e-5)
+
+
+def test_only_the_plain_kind_of_convolution_is_replaced() -> None:
+    layers = nn.ModuleList([nn.Conv1d(1, 2, 3), nn.Conv1d(1, 2, 3, padding=1), nn.Conv1d(4, 2, 3), nn.Linear(1, 2)])
+    for name in "0123":
+        frame_first_convolution(layers, name, "cuda")
+    assert not any(isinstance(layer, FramedConvolution) for layer in layers)
+    for name in "0123":
+        frame_first_convolution(layers, name, "cpu")
+    assert [isinstance(layer, FramedConvolution) for layer in layers] == [True, False, False, False]
+
+
+def test_folding_keeps_the_weight_and_ends_the_parametrisation() -> None:
+    model = nn.Sequential(parametrizations.weight_norm(nn.Conv1d(4, 4, 3, groups=2), dim=2), nn.GELU())
+    sound = torch.randn(2, 4, 50)
+    with torch.no_grad():
+        before = model(sound)
+        fold_weight_norm(model)
+        np.testing.assert_array_equal(model(sound), before)
+    assert not parametrize.is_parametrized(model[0])
+    assert type(model[0]) is nn.Conv1d
