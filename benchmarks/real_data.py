@@ -3,6 +3,8 @@
     python benchmarks/real_data.py mosi --out results/mosi
     python benchmarks/real_data.py ravdess --out results/ravdess --audio compare --heads linear mlp drkf
 
+    python benchmarks/real_data.py meld --out results/minilm --text-encoder all-MiniLM-L6-v2   # a folder or a hub id
+
 Each data set is turned into a cache once and every head is trained with the set's own protocol; the validation part
 comes from the training side. The printed table is what `docs/results.md` shows.
 """
@@ -23,13 +25,15 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parent))
 from caches import write_cache
 
-from mer.cache import FeatureSpec
+from mer.cache import FeatureSequence, FeatureSpec
 from mer.pipeline.console import results, table
 from mer.pipeline.extract import extract
 from mer.pipeline.metrics import show
 from mer.pipeline.options import Execution, ExtractOptions
 from mer.pipeline.settings import build_options
 from mer.pipeline.train import train
+from mer.stages.encoders.catalog import make_encoder
+from mer.stages.encoders.testing import encode_all
 from mer.stages.protocols import LabelSpec
 from mer.stages.utterance import Utterance
 
@@ -37,8 +41,25 @@ DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 SHOWN = {"mosi": ("war", "wf1"), "ravdess": ("uar", "war", "macro_f1"), "meld": ("wf1", "war", "uar")}
 
 
-def mosi(path: Path, data: Path) -> Path:
-    """CMU-MOSI as published with the contextual LSTM: one vector per utterance and modality, 62 + 31 videos."""
+def encoded(utterances: Sequence[Utterance], name: str) -> tuple[FeatureSpec, list[Any]]:
+    """Transcripts as the word-piece vectors of a frozen encoder."""
+    encoder = make_encoder("text", name).resolve()
+    loaded = encoder.load("cpu")
+    found = encode_all(loaded, [u.text or "" for u in utterances], budget=1024)
+    values = []
+    for sequence in found:
+        if not isinstance(sequence, FeatureSequence):
+            raise sequence
+        values.append(sequence.values)
+    return encoder.spec({}, "float16"), values
+
+
+def mosi(path: Path, data: Path, text_encoder: str) -> Path:
+    """CMU-MOSI as published with the contextual LSTM: one vector per utterance and modality, 62 + 31 videos.
+
+    With a text encoder, its features of the transcripts beside the published vectors of sound alone: those of text and
+    face were fitted on the training videos, these were not.
+    """
     with np.load(data / "features" / "mosi_poria2017_trimodal.npz", allow_pickle=False) as file:
         arrays = {name: file[name] for name in file.files}
     split = np.empty(len(arrays["id"]), dtype=object)
@@ -56,7 +77,10 @@ def mosi(path: Path, data: Path) -> Path:
         for row in range(len(arrays["id"]))
     ]
     features = []
-    for modality, source in (("text", "text"), ("audio", "audio"), ("face", "video")):
+    published = (("text", "text"), ("audio", "audio"), ("face", "video"))
+    if text_encoder:
+        features.append(encoded(utterances, text_encoder))
+    for modality, source in published[1:2] if text_encoder else published:
         whole = np.empty((len(utterances), arrays[f"{source}_train"].shape[1]), dtype=np.float32)
         whole[arrays["train_index"]], whole[arrays["test_index"]] = arrays[f"{source}_train"], arrays[f"{source}_test"]
         spec = FeatureSpec(modality, "poria2017", {"source": "published"}, whole.shape[1], dtype="float32")
@@ -64,7 +88,7 @@ def mosi(path: Path, data: Path) -> Path:
     return write_cache(path, utterances, {"sentiment": LabelSpec("class", ("negative", "positive"))}, features, "mosi")
 
 
-def ravdess(path: Path, data: Path) -> Path:
+def ravdess(path: Path, data: Path, text_encoder: str) -> Path:
     """RAVDESS speech through `mer extract` with encoders that need no weights; folds of EmoBox."""
     encoders = {"audio": ("egemaps", "librosa-mfcc", "compare")}
     extract(
@@ -74,12 +98,24 @@ def ravdess(path: Path, data: Path) -> Path:
     return path
 
 
-def meld(path: Path, data: Path) -> Path:
-    """MELD's transcripts as TF-IDF reduced to 256 numbers; the reduction is fitted on the training split."""
+def tfidf(utterances: Sequence[Utterance]) -> tuple[FeatureSpec, list[Any]]:
+    """Transcripts as TF-IDF reduced to 256 numbers; the reduction is fitted on the training split."""
     from sklearn.decomposition import TruncatedSVD
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.pipeline import make_pipeline, make_union
 
+    text = [str(u.text) for u in utterances]
+    words = TfidfVectorizer(ngram_range=(1, 2), min_df=2, sublinear_tf=True)
+    letters = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), min_df=3, sublinear_tf=True, max_features=50_000)
+    reduce = make_pipeline(make_union(words, letters), TruncatedSVD(256, random_state=0))
+    reduce.fit([t for t, u in zip(text, utterances, strict=True) if u.split == "train"])
+    vectors = reduce.transform(text).astype(np.float32)
+    spec = FeatureSpec("text", "tfidf-svd", {"source": "scikit-learn"}, vectors.shape[1], dtype="float32")
+    return spec, list(vectors[:, None])
+
+
+def meld(path: Path, data: Path, text_encoder: str) -> Path:
+    """MELD's transcripts as TF-IDF, or as the features of a text encoder."""
     utterances = []
     for split, name in (("train", "train"), ("val", "dev"), ("test", "test")):
         with (data / "annotations" / "meld" / f"{name}_sent_emo.csv").open(encoding="utf-8") as file:
@@ -96,19 +132,12 @@ def meld(path: Path, data: Path) -> Path:
                         labels={"emotion": row["Emotion"]},
                     )
                 )
-    text = [str(u.text) for u in utterances]
-    words = TfidfVectorizer(ngram_range=(1, 2), min_df=2, sublinear_tf=True)
-    letters = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), min_df=3, sublinear_tf=True, max_features=50_000)
-    reduce = make_pipeline(make_union(words, letters), TruncatedSVD(256, random_state=0))
-    reduce.fit([t for t, u in zip(text, utterances, strict=True) if u.split == "train"])
-    vectors = reduce.transform(text).astype(np.float32)
-    spec = FeatureSpec("text", "tfidf-svd", {"source": "scikit-learn"}, vectors.shape[1], dtype="float32")
+    text = encoded(utterances, text_encoder) if text_encoder else tfidf(utterances)
     classes = ("neutral", "joy", "surprise", "anger", "sadness", "disgust", "fear")
-    labels = {"emotion": LabelSpec("class", classes)}
-    return write_cache(path, utterances, labels, [(spec, list(vectors[:, None]))], "meld")
+    return write_cache(path, utterances, {"emotion": LabelSpec("class", classes)}, [text], "meld")
 
 
-MAKERS: dict[str, Callable[[Path, Path], Path]] = {"mosi": mosi, "ravdess": ravdess, "meld": meld}
+MAKERS: dict[str, Callable[[Path, Path, str], Path]] = {"mosi": mosi, "ravdess": ravdess, "meld": meld}
 
 
 def one(
@@ -131,6 +160,7 @@ def main() -> None:
     parser.add_argument("--heads", nargs="+", default=["concat", "drkf", "fdrl"])
     parser.add_argument("--contexts", nargs="+", default=["none"])
     parser.add_argument("--modalities", nargs="+", default=[""], help="e.g. text text,audio; empty takes all")
+    parser.add_argument("--text-encoder", default="", help="for mosi and meld: folder or hub id")
     parser.add_argument("--audio", default="", help="audio encoder to use, where the cache has several")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--set", dest="settings", nargs="*", default=[], help="settings for every run")
@@ -140,7 +170,7 @@ def main() -> None:
     cache = arguments.out / f"{arguments.data_set}.h5"
     if not cache.is_file():
         cache.parent.mkdir(parents=True, exist_ok=True)
-        MAKERS[arguments.data_set](cache, arguments.data)
+        MAKERS[arguments.data_set](cache, arguments.data, arguments.text_encoder)
     metrics = SHOWN[arguments.data_set]
     made = table(arguments.data_set, "run", "modalities", *(f">{name}" for name in metrics), ">parameters")
     for label, given, config in jobs(arguments):

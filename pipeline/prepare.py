@@ -123,6 +123,7 @@ def split_store(store: FeatureStore, label: LabelColumn, options: TrainOptions) 
         table=table,
         label=label,
         copies=copies_of(digests, len(table)),
+        known_copies=frozenset((first, second) for first, second in store.corpus.get("known_copies") or ()),
         folds=options.folds,
         group_by=options.group_by,
         val_fraction=options.recipe.val_fraction,

@@ -8,9 +8,10 @@
 | `speaker-folds` | one speaker | speaker, dialogue, copies |
 | `kfold` | one of k parts of grouped, stratified rows | what the groups keep together, copies |
 
-A copy is an utterance whose text and media digest are both those of another. Validation comes from the training side,
-by dialogue where dialogues are known, else by speaker, else by row; it is never the test set. Under `speaker-folds`,
-rows of other speakers that share a dialogue with the test speaker take no part in that fold.
+A copy is an utterance whose text and media digest are both those of another; one that the corpus declares to have been
+published twice (`CorpusInfo.known_copies`, MELD has one) is noted and let through. Validation comes from the training
+side, by dialogue where dialogues are known, else by speaker, else by row; it is never the test set. Under
+`speaker-folds`, rows of other speakers that share a dialogue with the test speaker take no part in that fold.
 """
 
 from __future__ import annotations
@@ -55,6 +56,8 @@ class Request:
     group_by: str = "auto"
     val_fraction: float = 0.15
     seed: int = 0
+    known_copies: frozenset[tuple[str, str]] = frozenset()
+    """Pairs of keys, training side first, that the corpus' authors published twice."""
     usable: npt.NDArray[np.bool_] | None = None
     """Rows that may take part at all; None means all with a label."""
 
@@ -98,6 +101,7 @@ def make_splits(protocol: str, request: Request, allow_leak: bool = False) -> Sp
     for fold in folds:
         _check_parts(fold, request)
     leaks = find_leaks(request, folds, (*apart, "copy"))
+    notes = (*notes, *_known_copies(request, folds))
     if leaks and not allow_leak:
         more = f" (and {len(leaks) - 1} more)" if len(leaks) > 1 else ""
         raise MerError(f"{leaks[0]}{more}; choose another --protocol, or accept it with --allow-leak")
@@ -303,13 +307,28 @@ def find_leaks(request: Request, folds: Sequence[Fold], kinds: Sequence[str]) ->
     return leaks
 
 
+def _known_copies(request: Request, folds: Sequence[Fold]) -> list[str]:
+    """Say which pairs known to be published twice stand on both sides."""
+    keys = request.table.keys
+    notes = []
+    for fold in folds:
+        seen, test = ({keys[row] for row in rows} for rows in (np.concatenate([fold.train, fold.val]), fold.test))
+        notes += [
+            f"fold {fold.name}: {second} is the same clip as {first}, as the corpus was published"
+            for first, second in sorted(request.known_copies)
+            if first in seen and second in test
+        ]
+    return notes
+
+
 def _shared(request: Request, kind: str, seen: Rows, test: Rows) -> list[str]:
     table = request.table
     if kind == "copy":
         numbers = set(request.copies[seen].tolist()) - {-1}
         hits = [row for row in test if request.copies[row] in numbers]
-        first = {int(request.copies[row]): row for row in seen[::-1]}
-        return [f"{table.keys[row]} = {table.keys[first[int(request.copies[row])]]}" for row in hits]
+        rows = {int(request.copies[row]): row for row in seen[::-1]}
+        pairs = [(table.keys[rows[int(request.copies[row])]], table.keys[row]) for row in hits]
+        return [f"{second} = {first}" for first, second in pairs if (first, second) not in request.known_copies]
     values = getattr(table, kind)
     return sorted(({values[row] for row in seen} & {values[row] for row in test}) - {""})
 

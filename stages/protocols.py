@@ -47,6 +47,8 @@ class CorpusInfo:
     """Names accepted by `mer train --protocol`, the default first."""
     channel: str = "mean"
     """How this corpus' multichannel sound is mixed to mono: `center`, `mean` or `first`."""
+    known_copies: tuple[tuple[str, str], ...] = ()
+    """Pairs of keys, training side first, that the published splits hold twice; the leak check lets them through."""
 
 
 @runtime_checkable

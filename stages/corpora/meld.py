@@ -71,6 +71,7 @@ CLIP_FOLDERS = {
 BASES = ("", "MELD.Raw/", "MELD/", "raw/", "MELD.Raw/MELD.Raw/")
 TABLE_FOLDERS = ("", "{split}/", "data/MELD/", "data/MELD_Dyadic/", "annotations/", "MELD/", "MELD_Dyadic/")
 
+KNOWN_COPIES = (("train/dia12_utt7", "test/dia85_utt0"),)
 KNOWN_ISSUES = {
     "train/dia12_utt7": "the same clip as test/dia85_utt0",
     "test/dia85_utt0": "the same clip as train/dia12_utt7",
@@ -142,6 +143,7 @@ class MeldCorpus:
             labels={"emotion": LabelSpec("class", EMOTIONS), "sentiment": LabelSpec("class", SENTIMENTS)},
             protocols=("official",),
             channel="center",
+            known_copies=() if dyadic else KNOWN_COPIES,
         )
 
     def published(self) -> Published:

@@ -153,6 +153,20 @@ def test_copies_are_found_and_kept_together_by_kfold() -> None:
         assert len({0, 4} & set(fold.test)) != 1
 
 
+def test_a_copy_the_corpus_declares_is_noted_and_let_through() -> None:
+    copies = np.full(120, -1)
+    copies[[0, 4]] = 7
+    keys = request_for().table.keys
+    declared = frozenset({(str(keys[0]), str(keys[4]))})
+    splits = make_splits("official", request_for(copies=copies, known_copies=declared))
+    assert [note for note in splits.notes if "as the corpus was published" in note] == [
+        f"fold official: {keys[4]} is the same clip as {keys[0]}, as the corpus was published"
+    ]
+    copies[[1, 9]] = 8  # another one, which nobody declared
+    with pytest.raises(MerError, match="1 x identical text and media"):
+        make_splits("official", request_for(copies=copies, known_copies=declared))
+
+
 def test_equal_words_alone_are_no_copies() -> None:
     words = [b"yeah", b"yeah", b"yeah", b"no"]
     assert set(copies_of({"text": words}, 4)) == {-1}
