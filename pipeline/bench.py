@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from mer.cache import FeatureStore
+from mer.cache import Fate, FeatureStore
 
 from .bench_models import bench_checkpoint
 from .extract import ExtractSummary, Prepared, extract, prepare
@@ -179,7 +179,7 @@ def _all_to_host(output: Any) -> Any:
 
 def _text_loop(prepared: Prepared, loaded: Any, model: Any) -> Iterator[Any]:
     for job in prepared.jobs:
-        batch = loaded.tokenizer(job.text, return_tensors="pt", truncation=True, max_length=512).to(loaded.device)
+        batch = loaded.tokenizer(job.text or "", return_tensors="pt", truncation=True, max_length=512).to(loaded.device)
         output = model(**batch, output_hidden_states=True)
         yield _all_to_host(output)[0, len(loaded.prefix) : -len(loaded.suffix)]
 
@@ -193,9 +193,11 @@ def _audio_loop(prepared: Prepared, loaded: Any, model: Any) -> Iterator[Any]:
     extractor = Wav2Vec2FeatureExtractor(do_normalize=True, return_attention_mask=False)
     precision = getattr(torch, prepared.sets[0].encoder.precision)  # type: ignore[attr-defined]
     for job in prepared.jobs:
-        batch = extractor(
-            decode(job, {"audio"}, prepared.tools).waveform, sampling_rate=16_000, return_tensors="pt"
-        ).input_values
+        waveform = decode(job, {"audio"}, prepared.tools).waveform
+        if waveform is None:
+            yield np.zeros((0, loaded.width), np.float32)
+            continue
+        batch = extractor(waveform, sampling_rate=16_000, return_tensors="pt").input_values
         output = model(batch.to(loaded.device, precision), output_hidden_states=True)
         yield _all_to_host(output)[0]
 
@@ -232,6 +234,8 @@ def _difference(store: FeatureStore, folder: Path) -> float:
     name = next(iter(store.sets))
     worst = 0.0
     for number, key in enumerate(store.utterances.keys):
+        if store.sets[name].fates[number] != Fate.OK:
+            continue
         mine = store.read(name, key)
         other = np.load(folder / f"{number}.npy")
         values = mine.values[mine.valid].astype(np.float32)

@@ -46,7 +46,9 @@ def bench(
             clips = ExtractOptions(corpus, root=root, limit=limit, precision=precision)
             rates.append(bench_modality(one, clips, size, used, Path(scratch) / one, repeat))
     if as_json:
-        typer.echo(json.dumps([dataclasses.asdict(rate) for rate in rates], indent=2))
+        ratios = [{"over_loop": rate.over_loop, "of_limit": rate.of_limit} for rate in rates]
+        shown = [dataclasses.asdict(rate) | more for rate, more in zip(rates, ratios, strict=True)]
+        typer.echo(json.dumps(shown, indent=2))
     else:
         print_rates(rates, size, used)
 
