@@ -101,7 +101,7 @@ def make_splits(protocol: str, request: Request, allow_leak: bool = False) -> Sp
     for fold in folds:
         _check_parts(fold, request)
     leaks = find_leaks(request, folds, (*apart, "copy"))
-    notes = (*notes, *_known_copies(request, folds))
+    notes = [*notes, *_known_copies(request, folds)]
     if leaks and not allow_leak:
         more = f" (and {len(leaks) - 1} more)" if len(leaks) > 1 else ""
         raise MerError(f"{leaks[0]}{more}; choose another --protocol, or accept it with --allow-leak")
