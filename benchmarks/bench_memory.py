@@ -1,4 +1,4 @@
-"""Peak memory of `mer extract` for 50 and 500 clips, each in a process of its own; the ratio should be near 1.
+"""Peak memory of `mer extract` for 150 and 600 clips, each in a process of its own; the ratio should be near 1.
 
 python benchmarks/bench_memory.py
 """
@@ -53,8 +53,8 @@ def child(root: Path, out: Path) -> None:
 def main() -> None:
     """Measure both sizes and print the ratio."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--few", type=int, default=50)
-    parser.add_argument("--many", type=int, default=500)
+    parser.add_argument("--few", type=int, default=150)
+    parser.add_argument("--many", type=int, default=600)
     parser.add_argument("--child", nargs=2)
     given = parser.parse_args()
     if given.child:
