@@ -71,14 +71,12 @@ class Flat:
         offset = torch.div(ramp * length[..., None], kept.clamp(min=1)[..., None], rounding_mode="floor")
         index = torch.where(inside, start[..., None] + offset, 0)
         mask = self.valid[index] & inside
-        values = self.values.index_select(0, index.reshape(-1)).view(*index.shape, -1)
-        if normaliser is None:
-            values = values.float()
-        else:
+        values = self.values.index_select(0, index.reshape(-1)).view(*index.shape, -1).float()
+        if normaliser is not None:
             extra = (1,) * (index.dim() - normaliser.mean.dim() + 1)
             shape = (*normaliser.mean.shape[:-1], *extra, normaliser.mean.shape[-1])
-            # Widened by the subtraction itself and scaled in place: memory traffic is what a batch costs.
-            values = torch.sub(values, normaliser.mean.view(shape)).mul_(normaliser.scale.view(shape))
+            # In place on the fresh copy: memory traffic is what a batch costs.
+            values.sub_(normaliser.mean.view(shape)).mul_(normaliser.scale.view(shape))
         return values.masked_fill_(~mask[..., None], 0.0), mask
 
 
