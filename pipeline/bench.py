@@ -169,11 +169,11 @@ def usual_loop(prepared: Prepared, model: Any, folder: Path) -> None:
             np.save(folder / f"{number}.npy", values)
 
 
-def _all_to_host(output: Any) -> Any:
-    """Copy all hidden states to the host, as the usual scripts do, and return the model's output."""
+def _last_of_all(output: Any) -> Any:
+    """Stack all hidden states, as the usual scripts do, and return the model's output on the host."""
     import torch
 
-    torch.stack(output.hidden_states).float().cpu().numpy()
+    torch.stack(output.hidden_states)
     return output.last_hidden_state.float().cpu().numpy()
 
 
@@ -181,7 +181,7 @@ def _text_loop(prepared: Prepared, loaded: Any, model: Any) -> Iterator[Any]:
     for job in prepared.jobs:
         batch = loaded.tokenizer(job.text or "", return_tensors="pt", truncation=True, max_length=512).to(loaded.device)
         output = model(**batch, output_hidden_states=True)
-        yield _all_to_host(output)[0, len(loaded.prefix) : -len(loaded.suffix)]
+        yield _last_of_all(output)[0, len(loaded.prefix) : -len(loaded.suffix)]
 
 
 def _audio_loop(prepared: Prepared, loaded: Any, model: Any) -> Iterator[Any]:
@@ -199,7 +199,7 @@ def _audio_loop(prepared: Prepared, loaded: Any, model: Any) -> Iterator[Any]:
             continue
         batch = extractor(waveform, sampling_rate=16_000, return_tensors="pt").input_values
         output = model(batch.to(loaded.device, precision), output_hidden_states=True)
-        yield _all_to_host(output)[0]
+        yield _last_of_all(output)[0]
 
 
 def _face_loop(prepared: Prepared, loaded: Any, model: Any) -> Iterator[Any]:
@@ -215,7 +215,7 @@ def _face_loop(prepared: Prepared, loaded: Any, model: Any) -> Iterator[Any]:
         for start in range(0, len(crops), 32):
             pixels = torch.from_numpy(crops[start : start + 32]).permute(0, 3, 1, 2).float().div(255).sub(0.5).div(0.5)
             output = model(pixels.to(loaded.device, precision), output_hidden_states=True)
-            parts.append(_all_to_host(output)[:, 0])
+            parts.append(_last_of_all(output)[:, 0])
         yield np.concatenate(parts) if parts else np.zeros((0, loaded.width), np.float32)
 
 

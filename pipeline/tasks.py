@@ -14,15 +14,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mer.cache import Fate, FeatureSequence, FeatureSpec, MerError, ShardInfo, ShardRow, write_shard
+from mer.stages.encoders.batching import Encoding, find_budget, lanes_of
 from mer.stages.protocols import Encoder, EncoderInput, LoadedEncoder
 
 from .decoding import Decoded, Job, Tools, decode
-
-if TYPE_CHECKING:
-    from mer.stages.encoders.batching import Encoding
 
 STOP = threading.Event()
 """Set when the user interrupts; tasks leave at the next clip."""
@@ -172,8 +170,6 @@ class _Window:
         if item is None:
             self._finish(position, fate, reason, None, note)
             return
-        from mer.stages.encoders.batching import lanes_of
-
         loaded, budget = loaded_encoder(self.made, self.tools)
         self.positions.append(position)
         self.items.append(item)
@@ -186,8 +182,6 @@ class _Window:
         """Begin to encode what waits, and finish what was begun before: one window encodes, one decodes."""
         if not self.items:
             return
-        from mer.stages.encoders.batching import Encoding
-
         loaded, budget = loaded_encoder(self.made, self.tools)
         encoding = Encoding(loaded, self.items, budget, encoding_threads(loaded, self.tools))
         self.begun.append(_Begun(encoding, self.positions, self.notes))
@@ -266,8 +260,6 @@ _LANES: dict[tuple[str, int], Executor] = {}
 
 def loaded_encoder(made: EncodingSet, tools: Tools) -> tuple[LoadedEncoder, int]:
     """Encoder of a feature set on this process' device, loaded once, with its batch budget."""
-    from mer.stages.encoders.batching import find_budget
-
     place = (made.name, tools.device)
     with _LOADING:
         if place not in _LOADED:
@@ -278,8 +270,6 @@ def loaded_encoder(made: EncodingSet, tools: Tools) -> tuple[LoadedEncoder, int]
 
 def encoding_threads(loaded: LoadedEncoder, tools: Tools) -> Executor:
     """Threads in which all tasks of this process encode: one for a device, several for a CPU."""
-    from mer.stages.encoders.batching import lanes_of
-
     count = lanes_of(loaded, tools.torch_threads)
     place = (tools.device, count)
     with _LOADING:
