@@ -25,9 +25,9 @@ from mer.cache import MerError
 from ..protocols import Waveform
 from .audio import FrameGrid, LiveAudio, at_least, normalised, pad_right
 from .checkpoint import Checkpoint
+from .convolutions import FramedConvolution, in_stretches, is_framable
 from .loading import LayerTap, refuse_not_finite, to_device
 from .pretrained import AudioEncoder
-from .rewrites import frame_first_convolution
 from .weights import weight_files
 
 _AUDIO = r"modality_encoders\.AUDIO\."
@@ -77,6 +77,7 @@ class Emotion2vec(nn.Module):
         channels = [1, *config["conv_dim"]]
         kernel = max(3, config["conv_pos_width"] // config["conv_pos_depth"])
         self.strides = list(config["conv_stride"])
+        self.grid: FrameGrid | None = None
         self.per_layer = bool(config["alibi_scale_per_layer"])
         self.convolutions = nn.ModuleList(
             nn.Conv1d(before, after, size, stride, bias=False)
@@ -107,8 +108,7 @@ class Emotion2vec(nn.Module):
         `valid`, shape (B, T), marks the frames of each clip; None when no clip is padded.
         """
         x = sound[:, None]
-        for convolution, norm in zip(self.convolutions, self.norms, strict=True):
-            x = functional.gelu(norm(convolution(x).transpose(1, 2)).transpose(1, 2))
+        x = self._convolve(x) if self.grid is None else in_stretches(self._convolve, x, self.grid)
         x = self.project(self.input_norm(x.transpose(1, 2)))
         x = x + self._positions(x, valid)
         extra = self.extra_tokens.shape[1]
@@ -120,6 +120,17 @@ class Emotion2vec(nn.Module):
             x = block(x, distance * scale + hidden)
         frames: Tensor = x[:, extra:]
         return frames
+
+    def _convolve(self, x: Tensor) -> Tensor:
+        for convolution, norm in zip(self.convolutions, self.norms, strict=True):
+            x = functional.gelu(norm(convolution(x).transpose(1, 2)).transpose(1, 2))
+        return x
+
+    def convolve_in_stretches(self, grid: FrameGrid) -> None:
+        """Do what is faster on a CPU; `grid` is that of the convolutions."""
+        self.grid = grid
+        if is_framable(self.convolutions[0]):
+            self.convolutions[0] = FramedConvolution(self.convolutions[0])  # type: ignore[arg-type]
 
     def _positions(self, x: Tensor, valid: Tensor | None) -> Tensor:
         """Positional convolutions, each of which sees zeros where a clip has ended."""
@@ -215,7 +226,8 @@ class LiveEmotion2vec(LiveAudio):
             raise MerError(f"checkpoint {found.label} does not fit its config.yaml: {reason}") from error
         refuse_not_finite(model, found)
         self.model = model.eval().requires_grad_(False).to(device, getattr(torch, encoder.precision))
-        frame_first_convolution(self.model.convolutions, "0", device)
+        if device == "cpu":
+            self.model.convolve_in_stretches(self.grid)
         extra = int(config["num_extra_tokens"])
         self.tap = LayerTap(self.model, self.depth, self.choice, lambda hidden: hidden[:, extra:], found.label)
 

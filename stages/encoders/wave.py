@@ -8,50 +8,18 @@ transformer itself is masked.
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
-from torch import Tensor, nn, zeros_like
+from torch import Tensor, nn
 from torch.nn import functional
 
 from ..protocols import Waveform
 from .audio import FrameGrid, LiveAudio, at_least, normalised, pad_right
+from .convolutions import BatchLengths, ClipGroupNorm, fold_weight_norm, stretch_convolutions
 from .loading import LayerTap, load_model, to_device
 from .pretrained import AudioEncoder
-from .rewrites import fold_weight_norm, frame_first_convolution
-
-
-class BatchLengths(threading.local):
-    """Lengths of the clips in the batch that this thread encodes; set before every forward pass."""
-
-    first: Sequence[int] = ()
-    """Frames of each clip behind the first convolution."""
-    valid: Tensor | None = None
-    """Frames of each clip in the transformer, shape (B, 1, T), or None when the batch has no padding."""
-
-
-class ClipGroupNorm(nn.Module):
-    """Group normalisation with one group per channel, over the frames of each clip and not over its padding."""
-
-    def __init__(self, norm: nn.GroupNorm, lengths: BatchLengths) -> None:
-        super().__init__()
-        self.norm = norm
-        self.lengths = lengths
-
-    def forward(self, hidden: Tensor) -> Tensor:
-        """Normalise hidden, shape (B, C, T), row by row with the very operation that a single clip would see."""
-        frames = self.lengths.first
-        if all(count == hidden.shape[2] for count in frames):
-            return self.norm(hidden)  # type: ignore[no-any-return]
-        out = zeros_like(hidden)
-        for row, count in enumerate(frames):
-            out[row : row + 1, :, :count] = functional.group_norm(
-                hidden[row : row + 1, :, :count], self.norm.num_groups, self.norm.weight, self.norm.bias, self.norm.eps
-            )
-        return out
 
 
 def guard_padding(model: nn.Module, lengths: BatchLengths) -> None:
@@ -78,7 +46,8 @@ class LiveWave(LiveAudio):
         self.first = FrameGrid.of_convolutions(config.conv_kernel[:1], config.conv_stride[:1])
         self.lengths = BatchLengths()
         _mask_group_norm(model, self.lengths)
-        frame_first_convolution(model.feature_extractor.conv_layers[0], "conv", device)
+        if device == "cpu":
+            model.feature_extractor = stretch_convolutions(model.feature_extractor, self.grid, self.lengths)
         fold_weight_norm(model)
         guard_padding(model, self.lengths)
         _attend_by_sdpa(model)

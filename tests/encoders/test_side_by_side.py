@@ -13,7 +13,7 @@ from torch.nn.utils import parametrizations, parametrize
 
 from mer.cache import FeatureSequence
 from mer.stages.encoders.batching import lanes_of
-from mer.stages.encoders.rewrites import FramedConvolution, fold_weight_norm, frame_first_convolution
+from mer.stages.encoders.convolutions import FramedConvolution, fold_weight_norm
 from mer.stages.encoders.testing import MAKERS, difference, encode_all
 
 FAMILIES = [(modality, family) for modality in CHECKPOINTS for family in CHECKPOINTS[modality]]
@@ -57,16 +57,6 @@ def test_a_framed_convolution_is_the_convolution(bias: bool, kernel: int, stride
     sound = torch.randn(3, 1, 533)
     with torch.no_grad():
         torch.testing.assert_close(FramedConvolution(convolution)(sound), convolution(sound), atol=1e-5, rtol=1e-5)
-
-
-def test_only_the_plain_kind_of_convolution_is_replaced() -> None:
-    layers = nn.ModuleList([nn.Conv1d(1, 2, 3), nn.Conv1d(1, 2, 3, padding=1), nn.Conv1d(4, 2, 3), nn.Linear(1, 2)])
-    for name in "0123":
-        frame_first_convolution(layers, name, "cuda")
-    assert not any(isinstance(layer, FramedConvolution) for layer in layers)
-    for name in "0123":
-        frame_first_convolution(layers, name, "cpu")
-    assert [isinstance(layer, FramedConvolution) for layer in layers] == [True, False, False, False]
 
 
 def test_folding_keeps_the_weight_and_ends_the_parametrisation() -> None:
