@@ -162,16 +162,29 @@ def write_pickle(path: Path, prepared: Prepared) -> Path:
     return path
 
 
+def averaged(padded: Tensor, mask: Tensor, window: int) -> tuple[Tensor, Tensor]:
+    """Average neighbouring steps of a padded batch, as a model that is handed all steps does in every forward pass."""
+    extra = -padded.shape[1] % window
+    padded, mask = torch.nn.functional.pad(padded, (0, 0, 0, extra)), torch.nn.functional.pad(mask, (0, extra))
+    windows = mask.view(len(mask), -1, window)
+    sums = (windows.float().unsqueeze(-2) @ padded.view(len(mask), -1, window, padded.shape[-1])).squeeze(-2)
+    return sums / windows.sum(-1, keepdim=True).clamp(min=1), windows.any(-1)
+
+
 def usual_loop(trainer: Trainer, loader: Any) -> None:
     """One epoch as most repositories have it: the same model and optimiser, data from a loader."""
     device = trainer.arena.device
     normalisers = {m: n for m, n in trainer.gatherer.normalisers.items() if n is not None}
+    pooling = trainer.arena.source.pooling
     for values, masks, labels in loader:
         on_device = {}
         for modality, padded in values.items():
             normaliser = normalisers[modality]
             on_device[modality] = (padded.to(device) - normaliser.mean) * normaliser.scale
-        masks = {m: mask.to(device) for m, mask in masks.items()}
+            masks[modality] = masks[modality].to(device)
+            window = min(pooling.get(modality, 1), padded.shape[1])
+            if window > 1:
+                on_device[modality], masks[modality] = averaged(on_device[modality], masks[modality], window)
         present = {m: mask.any(1) for m, mask in masks.items()}
         with trainer.arena.autocast():
             terms = trainer.team.losses((on_device, masks, present, labels.to(device)), None, 0.5)

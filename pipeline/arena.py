@@ -12,8 +12,9 @@ import numpy.typing as npt
 import torch
 
 from .batches import EpochShape, dialogues_of
+from .pooling import Rows
 from .settings import Recipe
-from .tensors import Gatherer, Normaliser, Rows, Source, Window
+from .tensors import Gatherer, Normaliser, Source, Window
 
 WINDOW_TURNS = 96
 """Longest stretch of a dialogue seen at once by a context layer; longer dialogues are cut into equal parts."""

@@ -20,9 +20,10 @@ from .batches import DialogueBatch, dialogue_batches, epoch_batches
 from .checkpoint import load_tensors, random_state, restore_random_state, save_tensors
 from .metrics import better, loss_of, score
 from .model import Layout, Model, parts_of
+from .pooling import Rows
 from .scoring import predict
 from .team import Optimiser, Stack, State, load_state, make_team
-from .tensors import Rows, Window
+from .tensors import Window
 
 SAVING_SHARE = 20.0
 """At least so many times the time a checkpoint takes lies between two."""

@@ -15,6 +15,7 @@ import torch
 
 from mer.cache import (
     Catalogue,
+    FeatureBlock,
     FeatureSpec,
     FeatureStore,
     MerError,
@@ -111,7 +112,8 @@ def predict_clips(
         raise MerError(f"{absent[0]}: no such file; name a clip")
     with tempfile.TemporaryDirectory(prefix="mer-predict-") as folder:
         store = _encode(run.specs, asked, Path(folder), dict(encoders or {}), resolve_device(device), trust_remote_code)
-        flats = {m: _flat(store, spec.set_name) for m, spec in run.specs.items()}
+        pooling = run.blueprint().build(0).head.pooling
+        flats = {m: _flat(run, store.load(spec.set_name), m, pooling) for m, spec in run.specs.items()}
         fates = {m: store.sets[spec.set_name] for m, spec in run.specs.items()}
     present = {m: np.asarray((flat.lengths > 0).numpy()) for m, flat in flats.items()}
     if not np.any(list(present.values())):
@@ -179,20 +181,11 @@ def _job(number: int, asked: Asked) -> Job:
     )
 
 
-def _flat(store: FeatureStore, set_name: str) -> Flat:
+def _flat(run: Run, block: FeatureBlock, modality: str, pooling: Mapping[str, int]) -> Flat:
     """Features of all clips, in the form training gathers from."""
-    block = store.load(set_name)
-    lengths = np.diff(block.offsets)
     some = np.array([bool(block.valid[a:b].any()) for a, b in pairwise(block.offsets)])
-    values = block.values if len(block.values) else np.zeros((1, block.values.shape[1]), block.values.dtype)
-    valid = np.zeros(len(values), dtype=np.bool_)
-    valid[: len(block.valid)] = block.valid
-    return Flat(
-        torch.from_numpy(values.copy()),
-        torch.from_numpy(valid),
-        torch.from_numpy(block.offsets[:-1].astype(np.int64)),
-        torch.from_numpy(np.where(some, lengths, 0).astype(np.int64)),
-    )
+    lengths = np.where(some, np.diff(block.offsets), 0).astype(np.int64)
+    return Flat.of(block, lengths, run.recipe.steps(modality), pooling.get(modality, 1), torch.device("cpu"))
 
 
 def _outputs(

@@ -62,9 +62,9 @@ def prepare(options: TrainOptions) -> Prepared:
     blueprint = Blueprint(
         options.head, options.head_settings, options.context, options.context_settings, inputs, options.recipe
     )
-    blueprint.build(options.first_seed)  # wrong settings are told before the features are read
+    head = blueprint.build(options.first_seed).head  # wrong settings are told before the features are read
     splits = split_store(store, label, options)
-    source = Source.open(store, sets, most, memory_budget(device, options.memory_gb))
+    source = Source.open(store, sets, most, head.pooling, memory_budget(device, options.memory_gb))
     members, notes = make_members(store, label, source, splits, options)
     return Prepared(options, store, target, label, source, splits, members, blueprint, device, [*splits.notes, *notes])
 

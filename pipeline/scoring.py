@@ -13,9 +13,10 @@ from mer.cache import FeatureStore
 from .arena import Arena, Member, context_dialogues
 from .batches import fill, in_order
 from .model import Layout, parts_of, probabilities
+from .pooling import Rows
 from .runs import Predictions
 from .team import Stack
-from .tensors import Gatherer, Rows
+from .tensors import Gatherer
 
 EVAL_FACTOR = 2
 """Batches for scoring are this many times larger than those for training."""

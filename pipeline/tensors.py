@@ -18,10 +18,8 @@ from torch import Tensor
 from mer.cache import FeatureBlock, FeatureStore, MerError
 from mer.stages.heads.base import Batch
 
-Rows = npt.NDArray[np.int64]
+from .pooling import CHUNK_BYTES, Ragged, Rows, kept_steps, pool_steps
 
-CHUNK_BYTES = 64 << 20
-"""Size of the pieces in which features are read and examined."""
 SMALLEST_STD = 1e-6
 
 
@@ -51,6 +49,20 @@ class Flat:
     """Shape (n,), int64."""
     lengths: Tensor
     """Shape (n,), int64; 0 where the utterance has no usable features."""
+
+    @classmethod
+    def of(cls, block: FeatureBlock, lengths: Rows, most: int, window: int, device: torch.device) -> Flat:
+        """Bring the features of a block onto a device, `window` steps averaged into one (see `pool_steps`)."""
+        if window > 1:
+            steps = pool_steps(block, lengths, most, window)
+        else:
+            starts = np.ascontiguousarray(block.offsets[:-1], dtype=np.int64)
+            steps = Ragged(np.ascontiguousarray(block.values), np.asarray(block.valid, np.bool_), starts, lengths)
+        values, valid = steps.values, steps.valid
+        if not len(values):  # a gather needs one row to point its masked positions at
+            values, valid = np.zeros((1, values.shape[1]), dtype=values.dtype), np.zeros(1, dtype=np.bool_)
+        parts = (_tensor(values), _tensor(valid), torch.from_numpy(steps.starts), torch.from_numpy(steps.lengths))
+        return cls(*(part.to(device) for part in parts))
 
     def gather(self, local: Tensor, steps: int, normaliser: Normaliser | None) -> tuple[Tensor, Tensor]:
         """Gather padded, normalised float32 values (..., steps, D) and their mask (..., steps).
@@ -102,7 +114,9 @@ class Source:
     """Modality to feature set, in the order of the fusion sequence."""
     dims: Mapping[str, int]
     most_steps: Mapping[str, int]
-    """Modality to the bound on steps; 0 is none."""
+    """Modality to the bound on stored steps; 0 is none."""
+    pooling: Mapping[str, int]
+    """Modality to the steps averaged into one; 1, or left out, is none."""
     present: dict[str, npt.NDArray[np.bool_]]
     """Modality to shape (N,): features exist, are finite and have a valid step."""
     lengths: dict[str, Rows]
@@ -120,9 +134,22 @@ class Source:
         store: FeatureStore,
         sets: Mapping[str, str],
         most_steps: Mapping[str, int],
+        pooling: Mapping[str, int],
         budget_bytes: float | None = None,
     ) -> Source:
         """Find out what each modality has, reading every value once.
+
+        Parameters
+        ----------
+        store : FeatureStore
+        sets : mapping
+            Modality to feature set.
+        most_steps : mapping
+            Modality to the bound on stored steps; longer utterances are thinned.
+        pooling : mapping
+            Modality to the steps averaged into one, as the head asks for (`Head.pooling`).
+        budget_bytes : float, optional
+            Stored values beyond this are not held in memory but streamed.
 
         Raises
         ------
@@ -134,7 +161,7 @@ class Source:
         total = sum(int(store.sets[sets[m]].length.sum()) * sizes[m] for m in sets)
         dims = {m: specs[m].dim for m in sets}
         streamed = budget_bytes is not None and total > budget_bytes
-        source = cls(store, dict(sets), dims, dict(most_steps), {}, {}, sizes, {}, streamed)
+        source = cls(store, dict(sets), dims, dict(most_steps), dict(pooling), {}, {}, sizes, {}, streamed)
         for modality in sets:
             source._examine(modality)
         return source
@@ -170,9 +197,9 @@ class Source:
             yield part, self._block(modality, part)
 
     def _block(self, modality: str, rows: Rows) -> FeatureBlock:
-        if self.streamed:
-            return self.store.load(self.sets[modality], rows)
-        return take(self.blocks[modality], rows)
+        if modality in self.blocks:
+            return take(self.blocks[modality], rows)
+        return self.store.load(self.sets[modality], rows)
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -185,9 +212,8 @@ class Source:
         return np.asarray(np.any(np.stack([self.present[m] for m in self.sets]), axis=0))
 
     def kept_steps(self, modality: str) -> Rows:
-        """Shape (N,): steps per utterance after thinning."""
-        most = self.most_steps.get(modality, 0)
-        return np.minimum(self.lengths[modality], most) if most else self.lengths[modality]
+        """Shape (N,): steps per utterance after thinning and averaging."""
+        return kept_steps(self.lengths[modality], self.most_steps.get(modality, 0), self.pooling.get(modality, 1))
 
     @property
     def cost(self) -> Rows:
@@ -247,7 +273,10 @@ class Source:
         )
 
     def window(self, device: torch.device, rows: Rows | None = None) -> Window:
-        """Bring the values of some rows, or of all, onto the device."""
+        """Bring the values of some rows, or of all, onto the device.
+
+        Once all are there, averaged, the stored ones are let go; they are read again if need be.
+        """
         if rows is None:
             everything = np.arange(len(self.store.utterances))
             return Window({m: self._flat(m, everything, device) for m in self.sets}, None)
@@ -257,24 +286,23 @@ class Source:
         return Window({m: self._flat(m, rows, device) for m in self.sets}, local.to(device))
 
     def _flat(self, modality: str, rows: Rows, device: torch.device) -> Flat:
-        whole = not self.streamed and len(rows) == len(self.store.utterances)
+        window = self.pooling.get(modality, 1)
+        whole = modality in self.blocks and len(rows) == len(self.store.utterances)
         block = self.blocks[modality] if whole else self._block(modality, rows)
         lengths = np.where(self.present[modality][rows], np.diff(block.offsets), 0)
-        values = np.ascontiguousarray(block.values)
-        if not len(values):  # a gather needs one row to point its masked positions at
-            values = np.zeros((1, self.dims[modality]), dtype=values.dtype)
-        valid = np.zeros(len(values), dtype=np.bool_)
-        valid[: len(block.valid)] = block.valid
-        return Flat(
-            _tensor(values).to(device),
-            torch.from_numpy(valid).to(device),
-            torch.from_numpy(np.ascontiguousarray(block.offsets[:-1], dtype=np.int64)).to(device),
-            torch.from_numpy(lengths.astype(np.int64)).to(device),
-        )
+        flat = Flat.of(block, lengths, self.most_steps.get(modality, 0), window, device)
+        if whole and window > 1:
+            del self.blocks[modality]
+        return flat
 
     def bytes_of(self, rows: Rows) -> int:
-        """Bytes of these utterances' values over all modalities."""
-        return int(sum(int(self.lengths[m][rows].sum()) * self.bytes_per_step[m] for m in self.sets))
+        """Bytes that these utterances' values take on the device, over all modalities."""
+        total = 0
+        for modality in self.sets:
+            pooled = self.pooling.get(modality, 1) > 1
+            steps = (self.kept_steps(modality) if pooled else self.lengths[modality])[rows]
+            total += int(steps.sum()) * (4 * self.dims[modality] if pooled else self.bytes_per_step[modality])
+        return total
 
 
 @dataclass(frozen=True)

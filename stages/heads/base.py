@@ -13,6 +13,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+ALL_STEPS = 1 << 30
+"""More steps than any utterance has: for `Head.pooling`, one mean over the whole utterance."""
+
 
 @dataclass(frozen=True)
 class ModalityShape:
@@ -71,16 +74,22 @@ class Fused:
 
 
 class Head(nn.Module, ABC):
-    """Base of all heads. A subclass names its frozen config dataclass in `Config` and sets `self.width`."""
+    """Base of all heads. A subclass names its frozen config dataclass in `Config` and sets `self.width`.
+
+    What `config.pooling` says, or `self.pooling` is set to, is averaged once and not in every batch.
+    """
 
     Config: ClassVar[type[Any]]
     width: int
     inputs: HeadInputs
+    pooling: Mapping[str, int]
+    """Modality to the number of cached steps that are averaged into each step the head is given; 1 if left out."""
 
     def __init__(self, inputs: HeadInputs, config: Any) -> None:
         super().__init__()
         self.inputs = inputs
         self.config = config
+        self.pooling = getattr(config, "pooling", {})
 
     @abstractmethod
     def fuse(self, batch: Batch) -> Fused:

@@ -43,9 +43,9 @@ class SequenceConfig:
     dim: int = 128
     """Width of the head."""
     audio_stride: int = 4
-    """Audio steps averaged into one (50 Hz features become 12.5 Hz)."""
+    """Cached audio steps averaged into one (50 Hz features become 12.5 Hz)."""
     face_stride: int = 1
-    """Face steps averaged into one."""
+    """Cached face steps averaged into one."""
     dropout: float = 0.1
     """Dropout inside the head."""
     input_dropout: float = 0.1
@@ -64,6 +64,11 @@ class SequenceConfig:
     def __post_init__(self) -> None:
         fractions(self, "dropout", "input_dropout", "hide_tokens", "hide_spans", "modality_dropout")
         positive(self, "dim", "audio_stride", "face_stride", "span")
+
+    @property
+    def pooling(self) -> dict[str, int]:
+        """Modality to the cached steps averaged into one before the head sees them."""
+        return {"audio": self.audio_stride, "face": self.face_stride}
 
 
 @dataclass(frozen=True)

@@ -14,14 +14,14 @@ from .layers import Adapter, SequenceEncoder, presence
 class ModalityEncoders(nn.Module):
     """One `SequenceEncoder` per modality, fed with masks that hide absent and dropped modalities.
 
-    Tokens are hidden singly and frames in spans; audio and face may be pooled over time.
+    Tokens are hidden singly and frames in spans.
 
     Parameters
     ----------
     inputs
         The modalities.
     config
-        Widths, strides and noise.
+        Widths and noise.
     layers, heads, expand
         Transformer of each modality; `layers=0` leaves the adapter alone.
     plain
@@ -49,12 +49,11 @@ class ModalityEncoders(nn.Module):
             adapter = Adapter(
                 shape,
                 config.dim,
-                stride={"audio": config.audio_stride, "face": config.face_stride}.get(name, 1),
                 dropout=config.input_dropout,
                 noise=config.noise,
                 hide_steps=config.hide_tokens if text else 0.0,
                 hide_spans=0.0 if text else config.hide_spans,
-                span=config.span,
+                span=max(1, round(config.span / config.pooling.get(name, 1))),
                 input_norm=input_norm,
             )
             self.each[name] = SequenceEncoder(
@@ -67,7 +66,7 @@ class ModalityEncoders(nn.Module):
         Returns
         -------
         tuple
-            Per modality the steps (B, T', dim) and which are valid (B, T'); and the presence (B, M) that training's
+            Per modality the steps (B, T, dim) and which are valid (B, T); and the presence (B, M) that training's
             modality dropout left.
         """
         present = presence(batch, list(self.each), self.drop, self.training)

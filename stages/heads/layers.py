@@ -38,20 +38,6 @@ def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
     return masked_sum(x, mask) / mask.sum(-1, keepdim=True).clamp(min=1).to(x.dtype)
 
 
-def stride_pool(x: Tensor, valid: Tensor, stride: int) -> tuple[Tensor, Tensor]:
-    """Average `stride` neighbouring steps over their valid ones; a pooled step is valid if any of them is.
-
-    Shapes (B, T, D), (B, T) to (B, ceil(T / stride), D), (B, ceil(T / stride)).
-    """
-    if stride == 1:
-        return x, valid
-    extra = -x.shape[-2] % stride
-    if extra:
-        x, valid = F.pad(x, (0, 0, 0, extra)), F.pad(valid, (0, extra))
-    windows = split_last(valid, -1, stride)
-    return masked_mean(x.reshape(*x.shape[:-2], -1, stride, x.shape[-1]), windows), windows.any(-1)
-
-
 def locked_dropout(x: Tensor, probability: float) -> Tensor:
     """Drop whole features of a sequence (..., T, D), the same ones at every step: far fewer random numbers."""
     kept = torch.rand((*x.shape[:-2], 1, x.shape[-1]), device=x.device) >= probability
@@ -101,7 +87,7 @@ def span_mask(valid: Tensor, probability: float, span: int) -> Tensor:
 
 
 class Adapter(nn.Module):
-    """One modality's way in: layer mix, time pooling, noise, `LN(Linear(x))`.
+    """One modality's way in: layer mix, noise, `LN(Linear(x))`.
 
     Parameters
     ----------
@@ -109,8 +95,6 @@ class Adapter(nn.Module):
         Width and number of stacked layers; a stack is mixed by learned softmax weights.
     dim
         Width of the result.
-    stride
-        Steps averaged into one before anything else.
     dropout
         Share of the input features dropped in training, for all steps of an utterance alike.
     noise
@@ -118,7 +102,7 @@ class Adapter(nn.Module):
     hide_steps
         Probability of hiding a step in training (for tokens).
     hide_spans
-        Share of steps zeroed in spans of about `span` unpooled steps in training (for frames).
+        Share of steps zeroed in spans of `span` steps in training (for frames).
     input_norm
         Normalise each input row first.
     """
@@ -128,7 +112,6 @@ class Adapter(nn.Module):
         shape: ModalityShape,
         dim: int,
         *,
-        stride: int = 1,
         dropout: float = 0.0,
         noise: float = 0.0,
         hide_steps: float = 0.0,
@@ -137,17 +120,16 @@ class Adapter(nn.Module):
         input_norm: bool = False,
     ) -> None:
         super().__init__()
-        self.shape, self.stride, self.noise, self.dropout = shape, stride, noise, dropout
-        self.hide_steps, self.hide_spans, self.span = hide_steps, hide_spans, max(1, round(span / stride))
+        self.shape, self.noise, self.dropout = shape, noise, dropout
+        self.hide_steps, self.hide_spans, self.span = hide_steps, hide_spans, span
         self.mix = nn.Parameter(torch.zeros(shape.stack)) if shape.stack > 1 else None
         self.input_norm = nn.LayerNorm(shape.dim) if input_norm else nn.Identity()
         self.linear = nn.Linear(shape.dim, dim)
         self.norm = nn.LayerNorm(dim)
 
     def forward(self, values: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-        """Map (B, T, stack * dim), (B, T) to (B, T', dim), (B, T'); invalid steps come out as zeros."""
-        x, valid = stride_pool(values, valid, self.stride)
-        x = x.to(self.linear.weight.dtype)
+        """Map (B, T, stack * dim), (B, T) to (B, T, dim), (B, T); invalid steps come out as zeros."""
+        x = values.to(self.linear.weight.dtype)
         if self.mix is not None:
             layers = split_last(x, self.shape.stack, self.shape.dim)
             x = (layers * self.mix.softmax(0).unsqueeze(-1)).sum(-2)
@@ -269,7 +251,7 @@ class SequenceEncoder(nn.Module):
         self.gain = nn.Parameter(torch.tensor(0.1)) if layers else None
 
     def forward(self, values: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-        """Map (B, T, stack * D), (B, T) to (B, T', dim), (B, T')."""
+        """Map (B, T, stack * D), (B, T) to (B, T, dim), (B, T)."""
         x, valid = self.adapter(values, valid)
         if self.transformer is None or self.gain is None:
             return x, valid

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from .base import Batch, Fused, Head, HeadInputs
+from .base import ALL_STEPS, Batch, Fused, Head, HeadInputs
 from .configs import LinearConfig, MlpConfig
 from .layers import masked_mean, presence, split_last
 
@@ -19,6 +19,7 @@ class LinearHead(Head):
     def __init__(self, inputs: HeadInputs, config: LinearConfig) -> None:
         super().__init__(inputs, config)
         shapes = inputs.modalities
+        self.pooling = dict.fromkeys(shapes, ALL_STEPS)
         self.mix = nn.ParameterDict({m: torch.zeros(shape.stack) for m, shape in shapes.items() if shape.stack > 1})
         self.dropout = nn.Dropout(config.input_dropout)
         self.width = sum(shape.dim for shape in shapes.values())

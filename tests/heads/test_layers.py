@@ -12,17 +12,9 @@ from mer.stages.heads.layers import (
     masked_mean,
     presence,
     span_mask,
-    stride_pool,
 )
 
 VALID = torch.tensor([[True, True, False, True, True], [False] * 5])
-
-
-def test_stride_pool_averages_valid_steps() -> None:
-    x = torch.tensor([[1.0, 3.0, 99.0, 5.0, 7.0], [99.0] * 5]).unsqueeze(-1)
-    pooled, valid = stride_pool(x, VALID, 2)
-    assert pooled.squeeze(-1).tolist() == [[2, 5, 7], [0, 0, 0]]
-    assert valid.tolist() == [[True, True, True], [False, False, False]]
 
 
 def test_masked_mean_of_nothing_is_zero() -> None:

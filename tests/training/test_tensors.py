@@ -21,6 +21,7 @@ from mer.pipeline.batches import (
     epoch_shape,
 )
 from mer.pipeline.tensors import Flat, Gatherer, Normaliser, Source, take
+from mer.stages.heads.base import ALL_STEPS
 
 CPU = torch.device("cpu")
 
@@ -64,10 +65,10 @@ def test_runs_side_by_side_get_their_own_statistics() -> None:
     assert found[1, 0, 0].tolist() == [0.0, -1.0]
 
 
-def open_source(path: Path, budget: float | None = None, text: int = 0) -> Source:
+def open_source(path: Path, budget: float | None = None, text: int = 0, audio_pool: int = 1) -> Source:
     store = FeatureStore.open(path)
     sets = {modality: store.pick(modality) for modality in ("text", "audio")}
-    return Source.open(store, sets, {"text": text, "audio": 0}, budget)
+    return Source.open(store, sets, {"text": text, "audio": 0}, {"audio": audio_pool}, budget)
 
 
 def test_statistics_count_valid_steps_of_training_rows_only(toy: Path) -> None:
@@ -100,8 +101,9 @@ def test_statistics_survive_a_large_offset_and_a_constant_dimension(toy: Path) -
     assert found.mean[2].item() == 7.0
 
 
-def test_streaming_gives_the_same_batches(toy: Path) -> None:
-    resident, streamed = open_source(toy, text=3), open_source(toy, budget=0.0, text=3)
+@pytest.mark.parametrize("audio_pool", [1, 3, ALL_STEPS])
+def test_streaming_gives_the_same_batches(toy: Path, audio_pool: int) -> None:
+    resident, streamed = (open_source(toy, budget, 3, audio_pool) for budget in (None, 0.0))
     assert (resident.streamed, streamed.streamed) == (False, True)
     assert not streamed.blocks
     rows = np.array([5, 119, 5, 64])
