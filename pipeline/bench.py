@@ -25,6 +25,7 @@ from mer.cache import Fate, FeatureStore
 
 from .bench_models import bench_checkpoint
 from .extract import ExtractSummary, Prepared, extract, prepare
+from .matrix_rate import matrix_rate, operations
 from .options import Execution, ExtractOptions
 from .tasks import loaded_encoder
 
@@ -44,6 +45,10 @@ class Rates:
     device_peak_mb: float = 0.0
     largest_difference: float = 0.0
     """Largest difference between the features of a and b, relative to the largest value."""
+    operations: float = 0.0
+    """Floating-point operations of the models in one turn of a, its padding included."""
+    matrix_rate: float = 0.0
+    """Operations a second of a large matrix product in the same precision on the same device."""
 
     @property
     def extract_seconds(self) -> float:
@@ -59,6 +64,11 @@ class Rates:
     def of_limit(self) -> float:
         """Share of the bare models' rate that `mer extract` reaches (a/c as rates), median over the turns."""
         return float(np.median(np.divide(self.seconds["c"], self.seconds["a"])))
+
+    @property
+    def of_matrix_rate(self) -> float:
+        """Share of the device's matrix rate that the whole of `mer extract` keeps up."""
+        return self.operations / self.extract_seconds / self.matrix_rate
 
 
 def bench_modality(
@@ -85,7 +95,8 @@ def bench_modality(
     execution = Execution(device=device)
     prepared = prepare(replace(options, out=scratch / "plan.h5"), execution)
     loaded, _ = loaded_encoder(prepared.sets[0], prepared.tools)
-    plain = _as_transformers_loads_it(prepared.sets[0].encoder, device)
+    encoder: Any = prepared.sets[0].encoder
+    plain = _as_transformers_loads_it(encoder, device)
     recorded = _record_batches(loaded, replace(options, out=scratch / "warm" / "x.h5"), execution)
     spent: dict[str, list[float]] = {"a": [], "b": [], "c": []}
     summary: ExtractSummary | None = None
@@ -107,6 +118,8 @@ def bench_modality(
         sum(info.bytes for index in summary.made.values() for info in index.shards),
         *peak(),
         _difference(store, scratch / "b"),
+        operations(lambda: _replay(recorded, loaded, device)),
+        matrix_rate(device, encoder.precision),
     )
 
 

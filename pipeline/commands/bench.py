@@ -27,7 +27,8 @@ def bench(
     """Measure extraction beside the usual batch-1 loop and beside the models' bare forward passes.
 
     Full-size models with random weights cost what trained ones cost. a/b says how much faster mer is than the usual
-    loop, a/c which share of the bare models' rate is left after decoding, sorting, padding and writing.
+    loop, a/c which share of the bare models' rate is left after decoding, sorting, padding and writing. The last
+    column sets the models' arithmetic against a large matrix product on the same device and in the same precision.
     """
     import dataclasses
     import json
@@ -46,7 +47,7 @@ def bench(
             clips = ExtractOptions(corpus, root=root, limit=limit, precision=precision)
             rates.append(bench_modality(one, clips, size, used, Path(scratch) / one, repeat))
     if as_json:
-        ratios = [{"over_loop": rate.over_loop, "of_limit": rate.of_limit} for rate in rates]
+        ratios = [{n: getattr(rate, n) for n in ("over_loop", "of_limit", "of_matrix_rate")} for rate in rates]
         shown = [dataclasses.asdict(rate) | more for rate, more in zip(rates, ratios, strict=True)]
         typer.echo(json.dumps(shown, indent=2))
     else:
@@ -58,9 +59,8 @@ def print_rates(rates: Sequence[Rates], size: str, device: str) -> None:
     from mer.pipeline.console import results, table
 
     shown = table(
-        f"{size} models on {device}", "modality", ">clips/s", ">media s/s", ">a/b", ">a/c", ">host MiB", ">device MiB",
-        ">MB written", ">a-b",
-    )  # fmt: skip
+        f"{size} models on {device}", "modality", ">clips/s", ">media s/s", ">a/b", ">a/c", ">TFLOP/s", ">of matmul"
+    )
     for rate in rates:
         shown.add_row(
             rate.modality,
@@ -68,12 +68,20 @@ def print_rates(rates: Sequence[Rates], size: str, device: str) -> None:
             f"{rate.media_seconds / rate.extract_seconds:.1f}" if rate.media_seconds else "-",
             f"{rate.over_loop:.2f}",
             f"{rate.of_limit:.2f}",
+            f"{rate.operations / rate.extract_seconds / 1e12:.2g}",
+            f"{100 * rate.of_matrix_rate:.0f} %",
+        )
+    results.print(shown)
+    room = table("memory and output", "modality", ">host MiB", ">device MiB", ">MB written", ">a-b")
+    for rate in rates:
+        room.add_row(
+            rate.modality,
             f"{rate.host_peak_mb:.0f}",
             f"{rate.device_peak_mb:.0f}",
             f"{rate.bytes_written / 1e6:.1f}",
             f"{rate.largest_difference:.1e}",
         )
-    results.print(shown)
+    results.print(room)
     stages = table("thread seconds per stage", "modality", "stages")
     for rate in rates:
         spent = ", ".join(f"{stage} {seconds:.2f}" for stage, seconds in sorted(rate.stage_seconds.items()))
@@ -81,3 +89,4 @@ def print_rates(rates: Sequence[Rates], size: str, device: str) -> None:
     results.print(stages)
     results.print("a: mer extract · b: one file at a time, all hidden states, .npy per clip · c: bare forward passes")
     results.print("a-b: largest difference of the features, relative; the cache rounds to float16")
+    results.print("of matmul: a's share of the rate of one large matrix product, decoding and writing included")
