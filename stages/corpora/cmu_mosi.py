@@ -22,12 +22,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from ..protocols import CorpusInfo
 from ..utterance import Utterance
 from .annotation import corpus_root
-from .counts import Published, assert_counts
+from .counted import CountedCorpus
+from .counts import Published
 from .mmsa import Layout, bounded, read_labels
 from .sentiment import CMU_LABELS, cmu_labels
 
@@ -36,29 +36,21 @@ PUBLISHED = Published(utterances={"train": 1284, "val": 229, "test": 686}, sourc
 
 
 @dataclass(frozen=True)
-class CmuMosiCorpus:
+class CmuMosiCorpus(CountedCorpus):
     """CMU-MOSI with MMSA's label table."""
 
-    root: Path
-    allow_count_mismatch: bool = False
-
-    def info(self) -> CorpusInfo:
-        """Return the facts about CMU-MOSI."""
-        return CorpusInfo(
-            name="cmu-mosi",
-            title="CMU-MOSI: Multimodal Opinion-level Sentiment Intensity",
-            languages=("en",),
-            license="research only",
-            gated=True,
-            url="http://multicomp.cs.cmu.edu/resources/cmu-mosi-dataset/",
-            citation="Zadeh et al., arXiv:1606.06259",
-            labels=CMU_LABELS,
-            protocols=("official",),
-        )
-
-    def published(self) -> Published:
-        """Return the published counts."""
-        return PUBLISHED
+    facts = CorpusInfo(
+        name="cmu-mosi",
+        title="CMU-MOSI: Multimodal Opinion-level Sentiment Intensity",
+        languages=("en",),
+        license="research only",
+        gated=True,
+        url="http://multicomp.cs.cmu.edu/resources/cmu-mosi-dataset/",
+        citation="Zadeh et al., arXiv:1606.06259",
+        labels=CMU_LABELS,
+        protocols=("official",),
+    )
+    counts = PUBLISHED
 
     def utterances(self) -> Sequence[Utterance]:
         """List the segments by video and clip.
@@ -69,4 +61,4 @@ class CmuMosiCorpus:
             If the table is missing or malformed, or counts differ from the published ones.
         """
         found = read_labels(corpus_root(self.root), LAYOUT, lambda row: cmu_labels(bounded(row, "label", 3.0)))
-        return assert_counts("cmu-mosi", PUBLISHED, found, self.allow_count_mismatch)
+        return self.counted(found)

@@ -31,7 +31,8 @@ from mer.cache import MerError
 from ..protocols import CorpusInfo, LabelSpec
 from ..utterance import Utterance
 from .annotation import corpus_root, files_below, read_table, refuse_repeats
-from .counts import ALL, Published, assert_counts
+from .counted import CountedCorpus
+from .counts import ALL, Published
 
 EMOTIONS = {"NEU": "neutral", "HAP": "happy", "SAD": "sad", "ANG": "angry", "FEA": "fear", "DIS": "disgust"}
 LEVELS = {"LO": "low", "MD": "medium", "HI": "high", "XX": "unspecified"}
@@ -59,32 +60,24 @@ PUBLISHED = Published(
 
 
 @dataclass(frozen=True)
-class CremaDCorpus:
+class CremaDCorpus(CountedCorpus):
     """CREMA-D from its repository."""
 
-    root: Path
-    allow_count_mismatch: bool = False
-
-    def info(self) -> CorpusInfo:
-        """Return the facts about CREMA-D."""
-        return CorpusInfo(
-            name="crema-d",
-            title="CREMA-D: Crowd-sourced Emotional Multimodal Actors Dataset",
-            languages=("en",),
-            license="ODbL-1.0",
-            gated=False,
-            url="https://github.com/CheyneyComputerScience/CREMA-D",
-            citation="Cao et al., IEEE Transactions on Affective Computing 5, 2014",
-            labels={
-                "emotion": LabelSpec("class", tuple(EMOTIONS.values())),
-                "level": LabelSpec("class", tuple(LEVELS.values())),
-            },
-            protocols=("speaker-folds", "kfold"),
-        )
-
-    def published(self) -> Published:
-        """Return the published counts."""
-        return PUBLISHED
+    facts = CorpusInfo(
+        name="crema-d",
+        title="CREMA-D: Crowd-sourced Emotional Multimodal Actors Dataset",
+        languages=("en",),
+        license="ODbL-1.0",
+        gated=False,
+        url="https://github.com/CheyneyComputerScience/CREMA-D",
+        citation="Cao et al., IEEE Transactions on Affective Computing 5, 2014",
+        labels={
+            "emotion": LabelSpec("class", tuple(EMOTIONS.values())),
+            "level": LabelSpec("class", tuple(LEVELS.values())),
+        },
+        protocols=("speaker-folds", "kfold"),
+    )
+    counts = PUBLISHED
 
     def utterances(self) -> Sequence[Utterance]:
         """List the clips by name.
@@ -103,7 +96,7 @@ class CremaDCorpus:
                 f"{self.root}: no VideoFlash or AudioWAV clips found; give the repository's folder with --root"
             )
         found = [self._utterance(name, video, sound) for name in names]
-        return assert_counts("crema-d", PUBLISHED, found, self.allow_count_mismatch)
+        return self.counted(found)
 
     def listed_key(self, key: str) -> str:
         """Turn a key of EmoBox, `cremad-1087-IWL-ANG-XX`, into ours."""

@@ -29,7 +29,8 @@ from mer.cache import MerError
 from ..protocols import CorpusInfo, LabelSpec
 from ..utterance import Utterance
 from .annotation import corpus_root, files_below
-from .counts import ALL, Published, assert_counts
+from .counted import CountedCorpus
+from .counts import ALL, Published
 
 EMOTIONS = {
     "W": "anger",
@@ -62,29 +63,21 @@ PUBLISHED = Published(
 
 
 @dataclass(frozen=True)
-class EmoDbCorpus:
+class EmoDbCorpus(CountedCorpus):
     """EmoDB from its archive."""
 
-    root: Path
-    allow_count_mismatch: bool = False
-
-    def info(self) -> CorpusInfo:
-        """Return the facts about EmoDB."""
-        return CorpusInfo(
-            name="emodb",
-            title="EmoDB: Berlin Database of Emotional Speech",
-            languages=("de",),
-            license="free to download, no licence text",
-            gated=False,
-            url="http://emodb.bilderbar.info",
-            citation="Burkhardt et al., Interspeech 2005",
-            labels={"emotion": LabelSpec("class", tuple(EMOTIONS.values()))},
-            protocols=("speaker-folds", "kfold"),
-        )
-
-    def published(self) -> Published:
-        """Return the published counts."""
-        return PUBLISHED
+    facts = CorpusInfo(
+        name="emodb",
+        title="EmoDB: Berlin Database of Emotional Speech",
+        languages=("de",),
+        license="free to download, no licence text",
+        gated=False,
+        url="http://emodb.bilderbar.info",
+        citation="Burkhardt et al., Interspeech 2005",
+        labels={"emotion": LabelSpec("class", tuple(EMOTIONS.values()))},
+        protocols=("speaker-folds", "kfold"),
+    )
+    counts = PUBLISHED
 
     def utterances(self) -> Sequence[Utterance]:
         """List the recordings by name.
@@ -104,7 +97,7 @@ class EmoDbCorpus:
                 f"{self.root}: no recording such as wav/03a01Wa.wav found; give the corpus folder with --root"
             )
         found = [_utterance(name, path) for name, path in sorted(files.items())]
-        return assert_counts("emodb", PUBLISHED, found, self.allow_count_mismatch)
+        return self.counted(found)
 
 
 def _utterance(name: str, path: str) -> Utterance:

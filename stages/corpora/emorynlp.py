@@ -24,14 +24,14 @@ from __future__ import annotations
 import ast
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from mer.cache import MerError
 
 from ..protocols import CorpusInfo, LabelSpec
 from ..utterance import Utterance
 from .annotation import UTF8_OR_CP1252, Row, clock_seconds, corpus_root, first_existing, read_table, refuse_repeats
-from .counts import Published, assert_counts
+from .counted import CountedCorpus
+from .counts import Published
 
 EMOTIONS = ("Sad", "Mad", "Scared", "Powerful", "Peaceful", "Joyful", "Neutral")
 SPLITS = {"train": "train", "dev": "val", "test": "test"}
@@ -55,30 +55,22 @@ PUBLISHED = Published(
 
 
 @dataclass(frozen=True)
-class EmoryNlpCorpus:
+class EmoryNlpCorpus(CountedCorpus):
     """EmoryNLP with the clips cut to it."""
 
-    root: Path
-    allow_count_mismatch: bool = False
-
-    def info(self) -> CorpusInfo:
-        """Return the facts about EmoryNLP."""
-        return CorpusInfo(
-            name="emorynlp",
-            title="EmoryNLP: Emotion Detection on Friends",
-            languages=("en",),
-            license="annotation Apache-2.0; clips for research only",
-            gated=True,
-            url="https://github.com/declare-lab/MELD",
-            citation="Zahiri and Choi, AAAI workshops 2018, arXiv:1708.04299",
-            labels={"emotion": LabelSpec("class", EMOTIONS)},
-            protocols=("official",),
-            channel="center",
-        )
-
-    def published(self) -> Published:
-        """Return the published counts."""
-        return PUBLISHED
+    facts = CorpusInfo(
+        name="emorynlp",
+        title="EmoryNLP: Emotion Detection on Friends",
+        languages=("en",),
+        license="annotation Apache-2.0; clips for research only",
+        gated=True,
+        url="https://github.com/declare-lab/MELD",
+        citation="Zahiri and Choi, AAAI workshops 2018, arXiv:1708.04299",
+        labels={"emotion": LabelSpec("class", EMOTIONS)},
+        protocols=("official",),
+        channel="center",
+    )
+    counts = PUBLISHED
 
     def utterances(self) -> Sequence[Utterance]:
         """List the rows by split, season, episode, scene and utterance.
@@ -91,7 +83,7 @@ class EmoryNlpCorpus:
         rows = self._rows()
         folders = {split: self._clip_folder(split) for split in SPLITS}
         found = [_utterance(split, folders[split], row) for split, row in rows]
-        return assert_counts("emorynlp", PUBLISHED, found, self.allow_count_mismatch)
+        return self.counted(found)
 
     def origins(self) -> Mapping[str, tuple[str, ...]]:
         """Return per key what of the series it shows."""

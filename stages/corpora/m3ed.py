@@ -34,7 +34,8 @@ from mer.cache import MerError
 from ..protocols import CorpusInfo, LabelSpec
 from ..utterance import Utterance
 from .annotation import corpus_root, first_existing, read_json, read_text
-from .counts import ALL, Published, assert_counts
+from .counted import CountedCorpus
+from .counts import ALL, Published
 
 EMOTIONS = ("Happy", "Neutral", "Sad", "Disgust", "Anger", "Fear", "Surprise")
 SERIES = {"train": 38, "val": 7, "test": 11}
@@ -44,29 +45,21 @@ FRAMES_PER_SECOND = 25.0
 
 
 @dataclass(frozen=True)
-class M3edCorpus:
+class M3edCorpus(CountedCorpus):
     """M3ED with its released sound."""
 
-    root: Path
-    allow_count_mismatch: bool = False
-
-    def info(self) -> CorpusInfo:
-        """Return the facts about M3ED."""
-        return CorpusInfo(
-            name="m3ed",
-            title="M3ED: Multi-modal Multi-scene Multi-label Emotional Dialogue",
-            languages=("zh",),
-            license="research only",
-            gated=True,
-            url="https://github.com/AIM3-RUC/RUCM3ED",
-            citation="Zhao et al., ACL 2022, https://aclanthology.org/2022.acl-long.391",
-            labels={"emotion": LabelSpec("class", EMOTIONS), "emotions": LabelSpec("multi", EMOTIONS)},
-            protocols=("official",),
-        )
-
-    def published(self) -> Published:
-        """Return the published counts."""
-        return PUBLISHED
+    facts = CorpusInfo(
+        name="m3ed",
+        title="M3ED: Multi-modal Multi-scene Multi-label Emotional Dialogue",
+        languages=("zh",),
+        license="research only",
+        gated=True,
+        url="https://github.com/AIM3-RUC/RUCM3ED",
+        citation="Zhao et al., ACL 2022, https://aclanthology.org/2022.acl-long.391",
+        labels={"emotion": LabelSpec("class", EMOTIONS), "emotions": LabelSpec("multi", EMOTIONS)},
+        protocols=("official",),
+    )
+    counts = PUBLISHED
 
     def utterances(self) -> Sequence[Utterance]:
         """List the utterances in the order of the annotation, turns sorted inside a dialogue.
@@ -80,7 +73,7 @@ class M3edCorpus:
         splits = self.splits()
         folder = first_existing(self.root, SOUND_FOLDERS) or SOUND_FOLDERS[0]
         found = [_utterance(item, splits, folder) for item in self._items()]
-        return assert_counts("m3ed", PUBLISHED, found, self.allow_count_mismatch)
+        return self.counted(found)
 
     def origins(self) -> Mapping[str, tuple[str, ...]]:
         """Return per key series, times and text: equal origins are one recording."""

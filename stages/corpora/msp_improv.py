@@ -36,7 +36,8 @@ from mer.cache import MerError
 from ..protocols import CorpusInfo, LabelSpec
 from ..utterance import Utterance
 from .annotation import corpus_root, files_below, first_existing, read_text
-from .counts import ALL, Published, assert_counts
+from .counted import CountedCorpus
+from .counts import ALL, Published
 
 EMOTIONS = {"A": "angry", "S": "sad", "H": "happy", "N": "neutral"}
 SCALES = ("activation", "valence", "dominance", "naturalness")
@@ -52,32 +53,24 @@ PUBLISHED = Published(
 
 
 @dataclass(frozen=True)
-class MspImprovCorpus:
+class MspImprovCorpus(CountedCorpus):
     """MSP-IMPROV with its label file."""
 
-    root: Path
-    allow_count_mismatch: bool = False
-
-    def info(self) -> CorpusInfo:
-        """Return the facts about MSP-IMPROV."""
-        return CorpusInfo(
-            name="msp-improv",
-            title="MSP-IMPROV: Acted Corpus of Dyadic Interactions",
-            languages=("en",),
-            license="signed licence, academic use only",
-            gated=True,
-            url="https://www.lab-msp.com/MSP/MSP-Improv.html",
-            citation="Busso et al., IEEE Transactions on Affective Computing 8(1), 2017",
-            labels={
-                "emotion": LabelSpec("class", tuple(EMOTIONS.values())),
-                **{scale: LabelSpec("real") for scale in SCALES},
-            },
-            protocols=("session-folds", "kfold"),
-        )
-
-    def published(self) -> Published:
-        """Return the published counts."""
-        return PUBLISHED
+    facts = CorpusInfo(
+        name="msp-improv",
+        title="MSP-IMPROV: Acted Corpus of Dyadic Interactions",
+        languages=("en",),
+        license="signed licence, academic use only",
+        gated=True,
+        url="https://www.lab-msp.com/MSP/MSP-Improv.html",
+        citation="Busso et al., IEEE Transactions on Affective Computing 8(1), 2017",
+        labels={
+            "emotion": LabelSpec("class", tuple(EMOTIONS.values())),
+            **{scale: LabelSpec("real") for scale in SCALES},
+        },
+        protocols=("session-folds", "kfold"),
+    )
+    counts = PUBLISHED
 
     def utterances(self) -> Sequence[Utterance]:
         """List the turns by name.
@@ -93,7 +86,7 @@ class MspImprovCorpus:
         sound = {Path(path).stem: path for path in files_below(root, "", (".wav",))}
         lines = _read_lines(root / place)
         found = [_utterance(name, match, video, sound) for name, match in sorted(lines.items())]
-        return assert_counts("msp-improv", PUBLISHED, found, self.allow_count_mismatch)
+        return self.counted(found)
 
 
 def _read_lines(path: Path) -> dict[str, re.Match[str]]:

@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mer.cache import MerError
+from mer.stages.corpora.counted import CountedCorpus
 from mer.stages.corpora.counts import ALL, Published
 from mer.stages.protocols import Corpus
 
@@ -128,6 +129,11 @@ def set_published(patch: pytest.MonkeyPatch, corpus: Corpus, number: int) -> Non
     import sys
 
     module = sys.modules[type(corpus).__module__]
+    if hasattr(module, "SERIES"):
+        patch.setattr(module, "SERIES", {"train": 2, "val": 1, "test": 1})
+    if isinstance(corpus, CountedCorpus):
+        patch.setattr(type(corpus), "counts", Published({ALL: number}))
+        return
     original = module.__dict__.get("assert_counts")
     if original is None:
         return
@@ -136,8 +142,6 @@ def set_published(patch: pytest.MonkeyPatch, corpus: Corpus, number: int) -> Non
         return original(name, Published({ALL: number}), utterances, allow)
 
     patch.setattr(module, "assert_counts", counted)
-    if hasattr(module, "SERIES"):
-        patch.setattr(module, "SERIES", {"train": 2, "val": 1, "test": 1})
 
 
 def test_trees_are_read_with_their_own_counts(
