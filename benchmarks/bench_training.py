@@ -38,6 +38,7 @@ from mer.pipeline.model import parts_of
 from mer.pipeline.prepare import Prepared, make_arena, prepare
 from mer.pipeline.settings import build_options
 from mer.stages.heads.base import Batch
+from mer.stages.heads.layers import masked_mean
 from mer.stages.protocols import LabelSpec
 from mer.stages.utterance import Utterance
 
@@ -167,8 +168,7 @@ def averaged(padded: Tensor, mask: Tensor, window: int) -> tuple[Tensor, Tensor]
     extra = -padded.shape[1] % window
     padded, mask = torch.nn.functional.pad(padded, (0, 0, 0, extra)), torch.nn.functional.pad(mask, (0, extra))
     windows = mask.view(len(mask), -1, window)
-    sums = (windows.float().unsqueeze(-2) @ padded.view(len(mask), -1, window, padded.shape[-1])).squeeze(-2)
-    return sums / windows.sum(-1, keepdim=True).clamp(min=1), windows.any(-1)
+    return masked_mean(padded.view(len(mask), -1, window, padded.shape[-1]), windows), windows.any(-1)
 
 
 def usual_loop(trainer: Trainer, loader: Any) -> None:

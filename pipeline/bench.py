@@ -25,7 +25,7 @@ from mer.cache import Fate, FeatureStore
 
 from .bench_models import bench_checkpoint
 from .extract import ExtractSummary, Prepared, extract, prepare
-from .matrix_rate import matrix_rate, operations
+from .matrix_rate import matrix_rate, operations, settle
 from .options import Execution, ExtractOptions
 from .tasks import loaded_encoder
 
@@ -158,8 +158,7 @@ def _replay(recorded: Sequence[tuple[tuple[Any, ...], dict[str, Any]]], loaded: 
     with torch.inference_mode():
         for args, kwargs in recorded:
             loaded.model(*args, **kwargs)
-    if device.startswith("cuda"):
-        torch.cuda.synchronize(device)
+    settle(device)
 
 
 # --- b: the usual loop ----------------------------------------------------------------------------------------------

@@ -74,8 +74,7 @@ def evaluate(path: Path, features: Path | None = None, device: str = "auto") -> 
     label = matching_label(run, store)
     steps = {modality: run.recipe.steps(modality) for modality in sets}
     chosen = torch.device(resolve_device(device))
-    pooling = run.blueprint().build(0).head.pooling
-    source = Source.open(store, sets, steps, pooling, memory_budget(chosen, None))
+    source = Source.open(store, sets, steps, run.pooling(), memory_budget(chosen, None))
     rows, notes = rows_to_score(run, store, label)
     parts, entries = {}, []
     for facts in run.members:

@@ -31,11 +31,11 @@ def matrix_rate(device: str, precision: str) -> float:
     left, right = (torch.randn(width, width, device=device).to(getattr(torch, precision)) for _ in range(2))
     seconds = []
     for _ in range(ROUNDS + 1):  # the first round only warms up
-        _settle(device)
+        settle(device)
         started = time.perf_counter()
         for _ in range(count):
             left @ right
-        _settle(device)
+        settle(device)
         seconds.append(time.perf_counter() - started)
     return float(2 * width**3 * count / min(seconds[1:]))
 
@@ -47,6 +47,7 @@ def operations(run: Callable[[], Any]) -> float:
     return float(counter.get_total_flops())
 
 
-def _settle(device: str) -> None:
+def settle(device: str) -> None:
+    """Wait for what a device was asked to do."""
     if device.startswith("cuda"):
         torch.cuda.synchronize(device)

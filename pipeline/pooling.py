@@ -18,7 +18,7 @@ from mer.cache import FeatureBlock
 Rows = npt.NDArray[np.int64]
 
 CHUNK_BYTES = 64 << 20
-"""Size of the pieces, in float32, that are averaged at a time."""
+"""Size of the pieces in which features are read, examined and averaged."""
 
 
 @dataclass(frozen=True)
@@ -65,19 +65,19 @@ def pool_steps(block: FeatureBlock, lengths: Rows, most: int, window: int) -> Ra
     total = int(ends[-1]) if len(ends) else 0
     values = np.zeros((total, block.values.shape[1]), dtype=np.float32)
     valid = np.zeros(total, dtype=np.bool_)
-    for rows in _pieces(kept_steps(lengths, most, 1), 4 * max(1, block.values.shape[1])):
+    kept = kept_steps(lengths, most, 1)
+    for rows in pieces(np.arange(len(kept)), kept * 4 * block.values.shape[1]):
+        if not kept[rows].any():
+            continue
         place = slice(int(ends[rows[0]] - made[rows[0]]), int(ends[rows[-1]]))
         values[place], valid[place] = _means(block, lengths, rows, most, window)
     return Ragged(values, valid, ends - made, made)
 
 
-def _pieces(kept: Rows, bytes_per_step: int) -> Iterator[Rows]:
-    """Consecutive utterances that have steps, about `CHUNK_BYTES` at a time."""
-    rows = np.arange(len(kept))
-    piece = np.cumsum(kept * bytes_per_step) // CHUNK_BYTES
-    for part in np.split(rows, np.flatnonzero(np.diff(piece)) + 1):
-        if kept[part].any():
-            yield part
+def pieces(rows: Rows, cost_bytes: Rows) -> Iterator[Rows]:
+    """Split rows, each of so many bytes, into consecutive parts of about `CHUNK_BYTES`; nothing for no rows."""
+    piece = np.cumsum(cost_bytes) // CHUNK_BYTES
+    yield from np.split(rows, np.flatnonzero(np.diff(piece)) + 1) if len(rows) else []
 
 
 def _means(

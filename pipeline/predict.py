@@ -112,7 +112,7 @@ def predict_clips(
         raise MerError(f"{absent[0]}: no such file; name a clip")
     with tempfile.TemporaryDirectory(prefix="mer-predict-") as folder:
         store = _encode(run.specs, asked, Path(folder), dict(encoders or {}), resolve_device(device), trust_remote_code)
-        pooling = run.blueprint().build(0).head.pooling
+        pooling = run.pooling()
         flats = {m: _flat(run, store.load(spec.set_name), m, pooling) for m, spec in run.specs.items()}
         fates = {m: store.sets[spec.set_name] for m, spec in run.specs.items()}
     present = {m: np.asarray((flat.lengths > 0).numpy()) for m, flat in flats.items()}

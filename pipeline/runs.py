@@ -166,6 +166,10 @@ class Run:
         }
         return LoadedMember(name, model.eval(), normalisers, tensors["prior"].numpy(), facts)
 
+    def pooling(self) -> Mapping[str, int]:
+        """Modality to the cached steps that this run's head is given the average of (`Head.pooling`)."""
+        return self.blueprint().build(0).head.pooling
+
     def blueprint(self) -> Blueprint:
         """How this run's models are built."""
         facts = self.facts

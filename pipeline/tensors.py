@@ -18,7 +18,7 @@ from torch import Tensor
 from mer.cache import FeatureBlock, FeatureStore, MerError
 from mer.stages.heads.base import Batch
 
-from .pooling import CHUNK_BYTES, Ragged, Rows, kept_steps, pool_steps
+from .pooling import Ragged, Rows, kept_steps, pieces, pool_steps
 
 SMALLEST_STD = 1e-6
 
@@ -192,8 +192,7 @@ class Source:
         index = self.store.sets[self.sets[modality]]
         rows = np.arange(len(self.store.utterances)) if rows is None else rows
         cost = index.length[rows].astype(np.int64) * self.bytes_per_step[modality]
-        piece = np.cumsum(cost) // CHUNK_BYTES
-        for part in np.split(rows, np.flatnonzero(np.diff(piece)) + 1) if len(rows) else []:
+        for part in pieces(rows, cost):
             yield part, self._block(modality, part)
 
     def _block(self, modality: str, rows: Rows) -> FeatureBlock:
