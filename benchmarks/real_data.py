@@ -178,10 +178,16 @@ def main() -> None:
         scores = facts["metrics"]
         made.add_row(
             label, "+".join(facts["features"]["sets"]),
-            *(f"{show(m, scores[m]['mean'])} ± {show(m, scores[m]['std'])}" for m in metrics),
+            *(_with_spread(m, scores[m]) for m in metrics),
             f"{facts['parameters']:,}",
         )  # fmt: skip
     results.print(made)
+
+
+def _with_spread(metric: str, scores: dict[str, Any]) -> str:
+    """Mean, and the standard deviation where there are several runs."""
+    mean = show(metric, scores["mean"])
+    return mean if scores["std"] is None else f"{mean} ± {show(metric, scores['std'])}"
 
 
 def jobs(arguments: argparse.Namespace) -> Iterator[tuple[str, dict[str, Any], Path | None]]:

@@ -87,6 +87,8 @@ class Decoded:
     sound_fate: FateOf = OK
     face_fate: FateOf = OK
     duration_seconds: float = 0.0
+    media_notes: tuple[str, ...] = ()
+    """What was odd about the files, such as packets that were left out."""
     seconds: dict[str, float] = field(default_factory=dict)
     """Thread seconds spent on `decode` and `faces`."""
 
@@ -138,6 +140,7 @@ def _read_apart(job: Job, tools: Tools, decoded: Decoded, watch: _Watch | None) 
         return
     request = replace(_request(job, tools, watch), sound=False)
     seen, fate = _try(job.picture, lambda path: read_media(path, request, *_sinks(watch)))
+    decoded.media_notes += () if seen is None else seen.notes
     _take_picture(seen, fate, decoded, watch)
 
 
@@ -171,6 +174,7 @@ def _take_sound(read: Media | None, fate: FateOf, decoded: Decoded) -> None:
         return
     decoded.waveform = read.waveform
     decoded.duration_seconds = read.duration_seconds
+    decoded.media_notes += read.notes
     if read.waveform is None:
         decoded.sound_fate = _fate_of_problem(read.sound_problem, "the clip has no sound")
 

@@ -14,12 +14,11 @@ from mer.cache import Fate, MerError, ShardRow, write_shard
 
 from .decoding import Tools
 from .options import Execution
-from .tasks import STOP, Task, TaskReport, run_task
+from .tasks import STOP, OnClip, Task, TaskReport, run_task
 
 logger = logging.getLogger("mer.execute")
 
 OnReport = Callable[[TaskReport], None]
-OnClip = Callable[[bool, float], None]
 
 TASKS_IN_FLIGHT = 2
 """In one process: while one task encodes, the next one decodes."""

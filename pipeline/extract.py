@@ -77,6 +77,8 @@ class ExtractSummary:
     wall_seconds: float = 0.0
     stage_seconds: dict[str, float] = field(default_factory=dict)
     failures: Path | None = None
+    media_notes: list[str] = field(default_factory=list)
+    """What was odd about files that could be read, each with the utterance's id."""
 
     def count(self, fate: Fate) -> int:
         """Number of utterance-modality pairs with a fate."""
@@ -127,6 +129,7 @@ def extract(options: ExtractOptions, execution: Execution) -> ExtractSummary:
     for report in reports:
         summary.clips += report.clips
         summary.media_seconds += report.media_seconds
+        summary.media_notes += report.media_notes
         for stage, seconds in report.seconds.items():
             summary.stage_seconds[stage] = summary.stage_seconds.get(stage, 0.0) + seconds
     summary.failures = _list_failures(options.catalogue, catalogue.utterances.keys, made)

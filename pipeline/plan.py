@@ -34,7 +34,7 @@ from .decoding import Job, digest_of
 from .tasks import EncodingSet, Task
 
 SHARD_CLIPS = 64
-TEXT_SHARD_CLIPS = 256
+TEXT_SHARD_CLIPS = 512
 """Utterances in a shard made of transcripts alone: they are small, and more of them sort into fuller batches."""
 SHARD_ROW_WIDTH = 2048
 """Up to this row width a shard holds `SHARD_CLIPS` utterances, beyond it proportionally fewer."""

@@ -186,6 +186,8 @@ def make_arena(prepared: Prepared) -> Arena:
         dict(source.statistics(trains)) if recipe.normalise else {m: [None] * len(trains) for m in source.sets}
     )
     half = recipe.precision == "bfloat16" or (recipe.precision == "auto" and prepared.device.type == "cuda")
+    if recipe.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS refuses to be deterministic without
     torch.use_deterministic_algorithms(recipe.deterministic)
     values = label.values.astype(np.float32) if label.kind == "real" else label.values
     return Arena(

@@ -12,7 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +63,8 @@ class TaskReport:
     shards: list[tuple[str, ShardInfo]] = field(default_factory=list)
     """Feature-set name and shard."""
     reasons: list[str] = field(default_factory=list)
+    media_notes: list[str] = field(default_factory=list)
+    """What was odd about a file that could be read, with the utterance's id."""
     seconds: dict[str, float] = field(default_factory=dict)
     """Thread seconds per stage: decode, faces, encode, write, and idle (waiting for decoded clips)."""
 
@@ -71,39 +73,67 @@ class TaskReport:
         self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
 
 
-def run_task(task: Task, tools: Tools, on_clip: Callable[[bool, float], None] | None = None) -> TaskReport:
-    """Make every shard of a task. `on_clip(failed, media_seconds)` is called as utterances are finished with."""
+OnClip = Callable[[bool, float], None]
+"""Called as utterances are finished with: whether any modality failed, and the seconds of media."""
+
+
+def run_task(task: Task, tools: Tools, on_clip: OnClip | None = None) -> TaskReport:
+    """Make every shard of a task."""
     report = TaskReport(clips=len(task.jobs))
-    rows: dict[str, list[ShardRow | None]] = {made.name: [None] * len(task.jobs) for made in task.sets}
-    windows = {made.name: _Window(made, tools, rows[made.name], task.jobs, report) for made in task.sets}
+    clips = _Clips(task, report, on_clip)
+    windows = {made.name: _Window(made, tools, clips, report) for made in task.sets}
     try:
-        _fill(task, tools, windows, rows, report, on_clip)
+        _fill(task, tools, clips, windows, report)
     finally:
         for window in windows.values():
             for begun in window.begun:
                 begun.encoding.cancel()
-    _write(task, rows, report)
+    _write(task, clips.rows, report)
     return report
 
 
-def _fill(
-    task: Task,
-    tools: Tools,
-    windows: Mapping[str, _Window],
-    rows: Mapping[str, list[ShardRow | None]],
-    report: TaskReport,
-    on_clip: Callable[[bool, float], None] | None,
-) -> None:
+class _Clips:
+    """The rows of a task's utterances as they come in, one per feature set."""
+
+    def __init__(self, task: Task, report: TaskReport, on_clip: OnClip | None) -> None:
+        self._jobs = task.jobs
+        self._report = report
+        self._on_clip = on_clip
+        self._decoded = [Decoded()] * len(task.jobs)
+        self.rows: dict[str, list[ShardRow | None]] = {made.name: [None] * len(task.jobs) for made in task.sets}
+
+    def take(self, position: int, decoded: Decoded) -> None:
+        """Keep what is known of an utterance before it is encoded, without its sound and pictures."""
+        self._decoded[position] = replace(decoded, waveform=None, faces=None)
+        self._report.media_seconds += decoded.duration_seconds
+        self._report.media_notes.extend(f"{self._jobs[position].key}: {note}" for note in decoded.media_notes)
+
+    def finish(
+        self, made: EncodingSet, position: int, fate: Fate, reason: str = "", sequence: FeatureSequence | None = None
+    ) -> None:
+        """Make the row of one set; the last one finishes the utterance."""
+        job, decoded = self._jobs[position], self._decoded[position]
+        note: dict[str, Any] = {}
+        if decoded.duration_seconds:
+            note["duration_seconds"] = round(decoded.duration_seconds, 3)
+        if decoded.media_notes and made.modality != "text":
+            note["media"] = list(decoded.media_notes)
+        if sequence is not None:
+            note |= sequence.note
+        self.rows[made.name][position] = ShardRow(job.key, job.source(made.modality), fate, reason, sequence, note)
+        rows = [of_set[position] for of_set in self.rows.values()]
+        if self._on_clip is not None and all(row is not None for row in rows):
+            failed = any(row is not None and row.fate == Fate.FAILED for row in rows)
+            self._on_clip(failed, decoded.duration_seconds)
+
+
+def _fill(task: Task, tools: Tools, clips: _Clips, windows: Mapping[str, _Window], report: TaskReport) -> None:
     """Decode and encode every utterance of a task."""
     wanted = {made.modality for made in task.sets}
     for position, decoded in _decode_ahead(task.jobs, wanted, tools, report):
-        job = task.jobs[position]
+        clips.take(position, decoded)
         for made in task.sets:
-            windows[made.name].take(position, *_input_of(made.modality, job, decoded), decoded.duration_seconds)
-        report.media_seconds += decoded.duration_seconds
-        if on_clip is not None:
-            fates = [row.fate for made in task.sets if (row := rows[made.name][position]) is not None]
-            on_clip(Fate.FAILED in fates, decoded.duration_seconds)
+            windows[made.name].take(position, *_input_of(made.modality, task.jobs[position], decoded))
     for window in windows.values():
         window.flush()
     for window in windows.values():
@@ -144,38 +174,32 @@ class _Begun:
 
     encoding: Encoding
     positions: list[int]
-    notes: list[dict[str, Any]]
 
 
 class _Window:
     """Inputs of one feature set that wait to be encoded together, sorted by length."""
 
-    def __init__(
-        self, made: EncodingSet, tools: Tools, rows: list[ShardRow | None], jobs: Sequence[Job], report: TaskReport
-    ) -> None:
+    def __init__(self, made: EncodingSet, tools: Tools, clips: _Clips, report: TaskReport) -> None:
         self.made = made
         self.tools = tools
-        self.rows = rows
-        self.jobs = jobs
+        self.clips = clips
         self.report = report
         self.positions: list[int] = []
         self.items: list[EncoderInput] = []
-        self.notes: list[dict[str, Any]] = []
         self.cost = 0
         self.begun: deque[_Begun] = deque()
 
-    def take(self, position: int, item: EncoderInput | None, fate: Fate, reason: str, duration_seconds: float) -> None:
+    def take(self, position: int, item: EncoderInput | None, fate: Fate, reason: str) -> None:
         """Add one utterance: its input, or the fate it has without one."""
-        note = {"duration_seconds": round(duration_seconds, 3)} if duration_seconds else {}
         if item is None:
-            self._finish(position, fate, reason, None, note)
+            self.clips.finish(self.made, position, fate, reason)
             return
         loaded, budget = loaded_encoder(self.made, self.tools)
         self.positions.append(position)
         self.items.append(item)
-        self.notes.append(note)
         self.cost += loaded.cost(item)
-        if self.cost >= WINDOW_BATCHES * lanes_of(loaded, self.tools.torch_threads) * budget:
+        room = WINDOW_BATCHES * lanes_of(loaded, self.tools.torch_threads) * budget
+        if self.cost >= room and self.made.modality != "text":  # transcripts weigh nothing: a shard's sort together
             self.flush()
 
     def flush(self) -> None:
@@ -184,28 +208,22 @@ class _Window:
             return
         loaded, budget = loaded_encoder(self.made, self.tools)
         encoding = Encoding(loaded, self.items, budget, encoding_threads(loaded, self.tools))
-        self.begun.append(_Begun(encoding, self.positions, self.notes))
-        self.positions, self.items, self.notes, self.cost = [], [], [], 0
+        self.begun.append(_Begun(encoding, self.positions))
+        self.positions, self.items, self.cost = [], [], 0
         while len(self.begun) > 1:
             self.finish_first()
 
     def finish_first(self) -> None:
-        """Wait for the window that was begun first."""
-        begun = self.begun.popleft()
-        for position, result, note in zip(begun.positions, begun.encoding.results(), begun.notes, strict=True):
+        """Wait for the window that was begun first, batch by batch."""
+        begun = self.begun[0]
+        for place, result in begun.encoding.finished():
+            _leave_if_stopped()
             if isinstance(result, FeatureSequence):
-                self._finish(position, Fate.OK, "", result, note)
+                self.clips.finish(self.made, begun.positions[place], Fate.OK, sequence=result)
             else:
-                self._finish(position, Fate.FAILED, f"encoding failed: {result}", None, note)
+                self.clips.finish(self.made, begun.positions[place], Fate.FAILED, f"encoding failed: {result}")
         self.report.spend(f"encode {self.made.modality}", begun.encoding.seconds)
-
-    def _finish(
-        self, position: int, fate: Fate, reason: str, sequence: FeatureSequence | None, note: dict[str, Any]
-    ) -> None:
-        job = self.jobs[position]
-        if sequence is not None:
-            note = {**note, **sequence.note}
-        self.rows[position] = ShardRow(job.key, job.source(self.made.modality), fate, reason, sequence, note)
+        self.begun.popleft()
 
 
 # --- decoding ahead -----------------------------------------------------------------------------------------------

@@ -100,7 +100,7 @@ class LoadedEncoder(Protocol):
     """An encoder whose weights are on a device.
 
     One with the attribute `side_by_side = True` and `device == "cpu"` may have `encode` called by several threads at
-    once.
+    once. One that does not pad the items of a batch to the longest says so with `padded = False`.
     """
 
     def cost(self, item: EncoderInput) -> int:

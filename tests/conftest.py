@@ -17,3 +17,14 @@ def shared_data() -> Path:
     if not SHARED_DATA.is_dir():
         pytest.skip("real data not found: ../shared/data is absent")
     return SHARED_DATA
+
+
+@pytest.fixture(scope="session")
+def gpu() -> str:
+    """The CUDA device; tests skip where there is none. `MER_TEST_DEVICE=cpu` runs them without, to check themselves."""
+    import torch
+
+    asked = os.environ.get("MER_TEST_DEVICE", "cuda")
+    if asked == "cuda" and not torch.cuda.is_available():
+        pytest.skip("no CUDA device on this machine")
+    return asked

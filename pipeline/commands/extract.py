@@ -217,6 +217,9 @@ def print_summary(summary: ExtractSummary) -> None:
         results.print("nothing to do: every utterance already has its features")
     if summary.failures is not None:
         results.print(f"without features, and why: {summary.failures}", soft_wrap=True)
+    if summary.media_notes:
+        count, first = len(summary.media_notes), summary.media_notes[0]
+        results.print(f"notes on media: {count}, kept with the features (first: {first})", soft_wrap=True)
     results.print(f"features: [bold]{summary.catalogue}[/bold]", soft_wrap=True)
 
 

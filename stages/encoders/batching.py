@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from typing import TypeVar
+
+import numpy as np
 
 from mer.cache import FeatureSequence, MerError
 
@@ -14,8 +16,10 @@ from ..protocols import EncoderInput, LoadedEncoder
 
 T = TypeVar("T")
 
-CPU_BUDGETS = {"text": 256, "audio": 48_000, "face": 16}
+CPU_BUDGETS = {"text": 384, "audio": 48_000, "face": 16}
 """Tokens, audio samples, face crops. A CPU gains nothing from larger ones; docs/encoders.md has the figures."""
+OVERHEAD_SHARE = 24
+"""A batch costs, before its first item, about one part in 24 of a full one; docs/extraction.md has the measurement."""
 MOST_LANES = 4
 """Batches encoded side by side on a CPU; each holds its own activations."""
 GPU_BUDGETS = {"text": 65_536, "audio": 9_600_000, "face": 1024}
@@ -24,26 +28,54 @@ GPU_BUDGETS = {"text": 65_536, "audio": 9_600_000, "face": 1024}
 log = logging.getLogger("mer.encoders")
 
 
-def cut_batches(costs: Sequence[int], budget: int) -> list[list[int]]:
-    """Cut items into batches whose padded size, longest item times their number, stays within a budget.
+def cut_batches(costs: Sequence[int], budget: int, padded: bool = True) -> list[list[int]]:
+    """Cut items into the batches that take the least time, padding and the overhead of each batch counted.
 
-    Items are sorted by cost, the most costly first, so that a device that is too small shows it at once. An item over
-    the budget is a batch of its own.
+    Items are sorted by cost, the most costly first, so that a device that is too small shows it at once. No batch's
+    size exceeds the budget; an item over it is a batch of its own.
+
+    Parameters
+    ----------
+    costs
+        Cost of every item.
+    budget
+        Greatest size of a batch of several items.
+    padded
+        Whether the items of a batch are padded to the longest one. The size of a batch is its longest item times their
+        number, or the sum of its items.
 
     Returns
     -------
     list of list of int
         Positions in `costs`, each exactly once.
+
+    Notes
+    -----
+    A batch takes as long as its size and a fixed overhead, `budget / OVERHEAD_SHARE`, together. The best cut of the
+    first j sorted items ends in some batch [i, j) behind the best cut of the first i; all j are gone through once.
     """
+    order = sorted(range(len(costs)), key=lambda index: (-costs[index], index))
+    sorted_costs = np.maximum(1, np.array([costs[index] for index in order], np.int64))
+    before = np.concatenate([[0], np.cumsum(sorted_costs)])
+    overhead = max(1, budget // OVERHEAD_SHARE)
+    least = np.zeros(len(order) + 1, np.int64)
+    begins = np.zeros(len(order) + 1, np.int64)
+    first = 0
+    for stop in range(1, len(order) + 1):
+        starts = np.arange(first, stop)
+        sizes = sorted_costs[starts] * (stop - starts) if padded else before[stop] - before[starts]
+        fitting = (sizes <= budget) | (starts == stop - 1)
+        first += int(fitting.argmax())
+        sizes = sizes[fitting]
+        total = least[first:stop] + sizes + overhead
+        begins[stop] = first + int(total.argmin())
+        least[stop] = total.min()
     batches: list[list[int]] = []
-    longest = 0
-    for position in sorted(range(len(costs)), key=lambda index: (-costs[index], index)):
-        if batches and longest * (len(batches[-1]) + 1) <= budget:
-            batches[-1].append(position)
-        else:
-            batches.append([position])
-            longest = max(1, costs[position])
-    return batches
+    stop = len(order)
+    while stop:
+        batches.append(order[begins[stop] : stop])
+        stop = int(begins[stop])
+    return batches[::-1]
 
 
 class OutOfMemoryOnce:
@@ -121,15 +153,16 @@ class Encoding:
         self._seconds: list[float] = []
         if hasattr(loaded, "budget"):
             loaded.budget = budget  # what one item holds, chunks or crops, is batched by it too
-        batches = cut_batches([loaded.cost(item) for item in items], budget)
-        self._batches = [lanes.submit(self._run_batch, batch) for batch in batches]
+        self._cuts = cut_batches([loaded.cost(item) for item in items], budget, getattr(loaded, "padded", True))
+        self._batches = [lanes.submit(self._run_batch, batch) for batch in self._cuts]
 
-    def results(self) -> list[FeatureSequence | Exception]:
-        """Wait for all items; results are in their order."""
-        for batch in self._batches:
+    def finished(self) -> Iterator[tuple[int, FeatureSequence | Exception]]:
+        """Yield the place and the result of every item, batch by batch as they are done."""
+        for places, batch in zip(self._cuts, self._batches, strict=True):
             batch.result()
-        nothing = MerError("the encoder returned nothing")
-        return [nothing if result is None else result for result in self._results]
+            for place in places:
+                result = self._results[place]
+                yield place, MerError("the encoder returned nothing") if result is None else result
 
     @property
     def seconds(self) -> float:

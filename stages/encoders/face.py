@@ -72,6 +72,7 @@ class LiveFace:
     """An image model on a device."""
 
     side_by_side = True
+    padded = False
 
     def __init__(self, encoder: FaceEncoder, device: str) -> None:
         self.encoder = encoder

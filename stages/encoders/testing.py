@@ -72,7 +72,8 @@ def encode_all(
 ) -> list[FeatureSequence | Exception]:
     """Encode items in batches as `mer extract` does."""
     with ThreadPoolExecutor(threads) as lanes:
-        return Encoding(loaded, items, budget, lanes).results()
+        found = dict(Encoding(loaded, items, budget, lanes).finished())
+    return [found[place] for place in range(len(items))]
 
 
 def difference(one: FeatureSequence, other: FeatureSequence) -> tuple[float, float]:

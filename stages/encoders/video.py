@@ -29,6 +29,7 @@ class LiveVideo:
     """
 
     side_by_side = True
+    padded = False
 
     def __init__(self, encoder: FaceEncoder, device: str) -> None:
         self.encoder = encoder

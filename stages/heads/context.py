@@ -33,14 +33,21 @@ class RecurrentContext(nn.Module):
     def forward(self, vectors: Tensor, valid: Tensor) -> Tensor:
         """Map (dialogues, turns, width) to the same shape; the True turns of `valid` must come first in each row."""
         x = self.dropout(self.norm(vectors)) * valid.unsqueeze(-1)
-        states = [self.forward_gru(x)[0]]
+        states = [_run(self.forward_gru, x)]
         if self.backward_gru is not None:
             turn = torch.arange(valid.shape[-1], device=valid.device)
             last = valid.sum(-1, keepdim=True) - 1
             order = torch.where(turn <= last, last - turn, turn).unsqueeze(-1)
-            mirrored = self.backward_gru(torch.take_along_dim(x, order, -2))[0]
+            mirrored = _run(self.backward_gru, torch.take_along_dim(x, order, -2))
             states.append(torch.take_along_dim(mirrored, order, -2))
         return vectors + self.out(self.dropout(torch.cat(states, -1)))  # type: ignore[no-any-return]
+
+
+def _run(gru: nn.GRU, x: Tensor) -> Tensor:
+    """States of every turn, in float32: under autocast, cuDNN takes float16 for its own layers."""
+    with torch.autocast(x.device.type, enabled=False):
+        states: Tensor = gru(x.float())[0]
+    return states
 
 
 class AttentionContext(nn.Module):

@@ -7,6 +7,7 @@ class TestMine(HeadTests):
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 from collections.abc import Iterable, Mapping
@@ -16,6 +17,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from .base import Batch, Head, HeadInputs, ModalityShape
 from .losses import prediction_loss
@@ -66,6 +69,26 @@ def take(batch: Batch, rows: slice) -> Batch:
         {name: x[rows] for name, x in batch.present.items()},
         None if batch.labels is None else batch.labels[rows],
     )
+
+
+def moved(batch: Batch, device: str) -> Batch:
+    """Copy a batch to a device."""
+    values, valid, present = (
+        {name: x.to(device) for name, x in part.items()} for part in (batch.values, batch.valid, batch.present)
+    )
+    return Batch(values, valid, present, None if batch.labels is None else batch.labels.to(device))
+
+
+class OneDevice(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Refuses operations that mix devices or run on the CPU; single numbers may come from anywhere."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Look at the tensors of one operation before it runs."""
+        tensors = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor) and x.dim()]
+        devices = sorted({x.device.type for x in tensors})
+        if len(devices) > 1 or "cpu" in devices:
+            raise AssertionError(f"{func} runs on tensors of {' and '.join(devices)}")
+        return func(*args, **(kwargs or {}))
 
 
 def total_loss(head: Head, batch: Batch, progress: float = 0.5) -> Tensor:
@@ -306,6 +329,16 @@ class HeadTests:
         expected = TrainingStep(head)(batch)
         torch.manual_seed(3)
         assert torch.allclose(captured(batch), expected, atol=1e-5)
+
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_a_training_step_stays_on_its_device(self, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Nothing is made on another device and no value is read back. `meta` stands for a GPU: it has no values."""
+        monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())  # does not know `meta`
+        inputs = make_inputs(kind=kind)
+        head, batch = self.build(inputs).to("meta"), moved(make_batch(inputs), "meta")
+        with OneDevice():  # type: ignore[no-untyped-call]
+            total_loss(head.train(), batch).backward()  # type: ignore[no-untyped-call]
+            head.eval()(batch)
 
     def test_overfits_64_utterances(self) -> None:
         inputs = make_inputs()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import functools
 import json
 import shutil
@@ -37,6 +38,7 @@ SECONDS = 0.8
 def _sample(suffix: str, faces: int) -> Path:
     """One clip of each kind, made once."""
     folder = Path(tempfile.mkdtemp(prefix="mer-tree-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     path = folder / f"sample{suffix}"
     if suffix == ".flv":
         _to_flv(write_clip(folder / "sample.mp4", SECONDS), path)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -41,6 +43,29 @@ def test_batches_hold_every_item_once_within_the_budget(costs: list[int], budget
     assert sorted(place for batch in batches for place in batch) == list(range(len(costs)))
     for batch in batches:
         assert len(batch) == 1 or len(batch) * max(costs[place] for place in batch) <= budget
+
+
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=9), st.integers(24, 200), st.booleans())
+def test_batches_take_the_least_time_of_all_cuts(costs: list[int], budget: int, padded: bool) -> None:
+    def size(batch: list[int]) -> int:
+        return max(batch) * len(batch) if padded else sum(batch)
+
+    def time(cut: list[list[int]]) -> float:
+        return sum(size(batch) + budget // 24 for batch in cut)
+
+    items = sorted(costs, reverse=True)
+    seams = itertools.chain.from_iterable(itertools.combinations(range(1, len(items)), n) for n in range(len(items)))
+    cuts = [[items[a:b] for a, b in itertools.pairwise([0, *seam, len(items)])] for seam in seams]
+    allowed = [cut for cut in cuts if all(len(batch) == 1 or size(batch) <= budget for batch in cut)]
+    found = [[costs[place] for place in batch] for batch in cut_batches(costs, budget, padded)]
+    assert found in allowed
+    assert time(found) == min(map(time, allowed))
+
+
+def test_short_and_long_texts_are_not_padded_to_one_length() -> None:
+    # 16 texts of 4 tokens beside 2 of 60: one batch would hold 18 x 60 tokens, two hold 120 and 64.
+    batches = cut_batches([4] * 8 + [60, 60] + [4] * 8, 2048)
+    assert [len(batch) for batch in batches] == [2, 16]
 
 
 @pytest.mark.parametrize(

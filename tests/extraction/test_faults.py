@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from folder_clips import HERE, Extract
 
-from mer.cache import verify
+from mer.cache import Fate, FeatureStore, verify
+from mer.pipeline.commands.extract import print_summary
 from mer.pipeline.extract import extract
 
 KILLING = Path(__file__).with_name("killing.py")
@@ -82,3 +83,25 @@ def test_an_interrupt_keeps_finished_shards(options: Extract, monkeypatch: pytes
     summary = extract(options(), HERE)
     assert 0 < summary.clips < 6
     assert verify(summary.catalogue) == []
+
+
+def test_a_clip_with_damaged_packets_keeps_its_features_and_says_what_is_missing(
+    options: Extract, clips: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = clips / "clip5.mp4"
+    data = bytearray(path.read_bytes())
+    start = data.find(b"mdat")
+    third = (len(data) - start) // 3
+    data[start + third : start + third + third // 2] = b"\xff" * (third // 2)
+    path.write_bytes(data)
+    summary = extract(options(), HERE)
+    assert summary.count(Fate.OK) == 18
+    assert {told.partition(":")[0] for told in summary.media_notes} == {"u5"}
+    store = FeatureStore.open(summary.catalogue)
+    for name, made in store.sets.items():
+        told = store.notes(name, "u5").get("media", [])
+        assert any("damaged sound packets were left out" in note for note in told) == (made.spec.modality != "text")
+        assert "media" not in store.notes(name, "u4")
+    print_summary(summary)
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"notes on media: {len(summary.media_notes)}, kept with the features (first: u5: " in said
