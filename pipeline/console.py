@@ -34,7 +34,10 @@ def set_up_logging(level: int = logging.INFO) -> None:
 
 
 def table(title: str, *columns: str) -> Table:
-    """Return an empty table in the house style; a column whose name starts with `>` is right-aligned."""
+    """Return an empty table in the house style; a column whose name starts with `>` is right-aligned.
+
+    A name that is too long for its column goes on in the next line: nothing is cut off, in a file neither.
+    """
     made = Table(
         title=title or None,
         title_justify="left",
@@ -44,7 +47,7 @@ def table(title: str, *columns: str) -> Table:
         padding=(0, 2, 0, 0),
     )
     for column in columns:
-        made.add_column(column.lstrip(">"), justify="right" if column.startswith(">") else "left")
+        made.add_column(column.lstrip(">"), justify="right" if column.startswith(">") else "left", overflow="fold")
     return made
 
 

@@ -177,7 +177,7 @@ CONVOLUTIONS: dict[str, Any] = {
 WAVE: dict[str, Any] = {
     **SMALL,
     **CONVOLUTIONS,
-    "num_conv_pos_embeddings": 16,
+    "num_conv_pos_embeddings": 64,
     "num_conv_pos_embedding_groups": 4,
     "vocab_size": 8,
 }

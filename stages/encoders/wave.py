@@ -18,6 +18,7 @@ from torch.nn import functional
 from ..protocols import Waveform
 from .audio import FrameGrid, LiveAudio, at_least, normalised, pad_right
 from .convolutions import BatchLengths, ClipGroupNorm, fold_weight_norm, stretch_convolutions
+from .fourier import FourierConvolution, by_fourier
 from .loading import LayerTap, load_model, to_device
 from .pretrained import AudioEncoder
 
@@ -29,7 +30,7 @@ def guard_padding(model: nn.Module, lengths: BatchLengths) -> None:
         return None if lengths.valid is None else (args[0] * lengths.valid.to(args[0].dtype), *args[1:])
 
     for name, module in model.named_modules():
-        if "pos_conv_embed" in name and isinstance(module, nn.Conv1d):
+        if "pos_conv_embed" in name and isinstance(module, nn.Conv1d | FourierConvolution):
             module.register_forward_pre_hook(zero)
 
 
@@ -49,6 +50,8 @@ class LiveWave(LiveAudio):
         if device == "cpu":
             model.feature_extractor = stretch_convolutions(model.feature_extractor, self.grid, self.lengths)
         fold_weight_norm(model)
+        if device == "cpu":
+            by_fourier(model)
         guard_padding(model, self.lengths)
         _attend_by_sdpa(model)
         self.tap = LayerTap(model, self.depth, self.choice, lambda hidden: hidden, encoder.found.label)
