@@ -37,7 +37,7 @@ def open_binary(location: Path | str) -> BinaryIO:
         fs, path = url_to_fs(str(location))
         return cast(BinaryIO, fs.open(path, "rb", block_size=REMOTE_BLOCK_BYTES, cache_type="blockcache"))
     except FileNotFoundError as error:
-        raise MerError(f"{location} does not exist") from error
+        raise MerError(f"{location} does not exist; check the name, or make it with mer extract") from error
     except IsADirectoryError as error:
         raise MerError(f"{location} is a folder; name the .h5 file") from error
     except (OSError, ImportError, ValueError) as error:
