@@ -47,10 +47,9 @@ class LiveWave(LiveAudio):
         self.first = FrameGrid.of_convolutions(config.conv_kernel[:1], config.conv_stride[:1])
         self.lengths = BatchLengths()
         _mask_group_norm(model, self.lengths)
-        if device == "cpu":
-            model.feature_extractor = stretch_convolutions(model.feature_extractor, self.grid, self.lengths)
         fold_weight_norm(model)
         if device == "cpu":
+            model.feature_extractor = stretch_convolutions(model.feature_extractor, self.grid, self.lengths)
             by_fourier(model)
         guard_padding(model, self.lengths)
         _attend_by_sdpa(model)
