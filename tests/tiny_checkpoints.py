@@ -444,3 +444,5 @@ FACE: dict[str, Callable[[Path], Path]] = {
 }
 MAKERS = {"text": TEXT, "audio": AUDIO, "face": FACE}
 EVERY = [(modality, name) for modality, makers in MAKERS.items() for name in makers]
+FEW = {"text": 40, "audio": 30_000, "face": 6}
+"""Budgets that cut the items of the conformance suite into several batches."""

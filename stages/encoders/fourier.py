@@ -60,5 +60,6 @@ def by_fourier(model: nn.Module) -> None:
 
 
 def _is_long(layer: nn.Conv1d) -> bool:
-    plain = layer.stride == (1,) and layer.dilation == (1,) and layer.padding_mode == "zeros"
-    return plain and layer.kernel_size[0] >= LEAST_TAPS and layer.weight.dtype == torch.float32
+    padded_with_zeros = layer.padding_mode == "zeros" and isinstance(layer.padding, tuple)
+    plain = layer.stride == layer.dilation == (1,) and layer.weight.dtype == torch.float32
+    return padded_with_zeros and plain and layer.kernel_size[0] >= LEAST_TAPS

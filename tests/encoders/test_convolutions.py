@@ -53,7 +53,7 @@ def stretched(model: Wav2Vec2FeatureEncoder, grid: FrameGrid) -> tuple[Any, Batc
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(
     frames=st.lists(st.integers(1, 3 * STRETCH_FRAMES + 2), min_size=1, max_size=4),
     extra=st.integers(0, 319),

@@ -8,14 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tiny_checkpoints import EVERY, FEW
 from tiny_checkpoints import MAKERS as CHECKPOINTS
 
 from mer.cache import FeatureSequence
 from mer.stages.encoders.batching import GPU_BUDGETS, find_budget
 from mer.stages.encoders.testing import MAKERS, difference, encode_all
-
-FAMILIES = [(modality, family) for modality in CHECKPOINTS for family in CHECKPOINTS[modality]]
-FEW = {"text": 40, "audio": 30_000, "face": 6}
 
 
 def encoded(loaded: Any, items: list[Any], budget: int) -> list[FeatureSequence]:
@@ -24,7 +22,7 @@ def encoded(loaded: Any, items: list[Any], budget: int) -> list[FeatureSequence]
     return found  # type: ignore[return-value]
 
 
-@pytest.mark.parametrize(("modality", "family"), FAMILIES)
+@pytest.mark.parametrize(("modality", "family"), EVERY)
 def test_a_gpu_gives_the_features_of_a_cpu(gpu: str, tiny: Any, modality: str, family: str) -> None:
     encoder = tiny(modality, family, layers="all")
     items = list(MAKERS[modality]())
@@ -35,7 +33,7 @@ def test_a_gpu_gives_the_features_of_a_cpu(gpu: str, tiny: Any, modality: str, f
         assert cosine >= 1 - 1e-5
 
 
-@pytest.mark.parametrize(("modality", "family"), FAMILIES)
+@pytest.mark.parametrize(("modality", "family"), EVERY)
 def test_bfloat16_batches_equal_their_singles_within_its_rounding(
     gpu: str, tiny: Any, modality: str, family: str
 ) -> None:

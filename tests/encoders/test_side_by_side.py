@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny_checkpoints import MAKERS as CHECKPOINTS
+from tiny_checkpoints import EVERY, FEW
 from torch import nn
 from torch.nn.utils import parametrizations, parametrize
 
@@ -16,11 +16,8 @@ from mer.stages.encoders.batching import lanes_of
 from mer.stages.encoders.convolutions import FramedConvolution, fold_weight_norm
 from mer.stages.encoders.testing import MAKERS, difference, encode_all
 
-FAMILIES = [(modality, family) for modality in CHECKPOINTS for family in CHECKPOINTS[modality]]
-FEW = {"text": 40, "audio": 30_000, "face": 6}
 
-
-@pytest.mark.parametrize(("modality", "family"), FAMILIES)
+@pytest.mark.parametrize(("modality", "family"), EVERY)
 def test_batches_side_by_side_equal_batches_in_turn(tiny: Any, modality: str, family: str) -> None:
     loaded: Any = tiny(modality, family, layers="all").load("cpu")
     items = list(MAKERS[modality]()) * 3

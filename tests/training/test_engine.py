@@ -21,15 +21,7 @@ from mer.stages.heads.base import HeadInputs, ModalityShape
 from mer.stages.heads.probe import LinearHead
 from training.killing import in_a_process
 
-from .toy import load_benchmark, write_toy
-
-PLAIN = {"head.input_dropout": 0.0, "head.modality_dropout": 0.0}
-"""No random draws in the head, so that runs in different company can be compared."""
-
-
-def fit(features: Path, out: Path, quick: dict[str, Any], **more: Any) -> Run:
-    dotted = {key.replace("__", "."): value for key, value in more.items()}
-    return train(build_options({**quick, "features": features, "out": out, **dotted})).run
+from .toy import PLAIN, fit, load_benchmark, without_draws, write_toy
 
 
 def weights(run: Run) -> dict[str, torch.Tensor]:
@@ -59,11 +51,7 @@ def test_it_learns(toy: Path, tmp_path: Path, quick: dict[str, Any]) -> None:
 def test_side_by_side_is_one_after_the_other(toy: Path, tmp_path: Path, quick: dict[str, Any], head: str) -> None:
     """Same batches, same initial weights, same updates; only where the sums are done differs."""
     settings = {**quick, "head": head, "seeds": 2, "protocol": "session-folds", "folds": 2, "train.epochs": 2}
-    settings |= PLAIN
-    if head != "linear":
-        settings |= {"head.dim": 8, "head.dropout": 0.0, "head.hide_tokens": 0.0, "head.hide_spans": 0.0}
-    # what else a head draws at random: shuffled pairs, a second dropout
-    settings |= {"drkf": {"head.ed": 0.0}, "fdrl": {"head.fusion_dropout": 0.0}}.get(head, {})
+    settings |= without_draws(head)
     runs = [fit(toy, tmp_path / mode, settings, parallel=mode) for mode in ("stacked", "sequential")]
     assert [run.facts["engine"]["stack"] for run in runs] == [4, 1]
     assert_equal(weights(runs[0]), weights(runs[1]), tolerance=2e-4)

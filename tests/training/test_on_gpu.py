@@ -9,19 +9,10 @@ import numpy as np
 import pytest
 
 from mer.pipeline.runs import Run
-from mer.pipeline.settings import build_options
-from mer.pipeline.train import train
 from mer.stages.heads.catalog import CATALOG
 from training.killing import in_a_process
 
-STILL = {"head.input_dropout": 0.0, "head.modality_dropout": 0.0, "train.precision": "float32"}
-"""Nothing is drawn at random, so that devices can be compared."""
-STILLER = {"head.dropout": 0.0, "head.hide_tokens": 0.0, "head.hide_spans": 0.0, "head.dim": 8}
-DRAWS = {"drkf": {"head.ed": 0.0}, "fdrl": {"head.fusion_dropout": 0.0}, "linear": {}}
-
-
-def fit(features: Path, out: Path, given: dict[str, Any]) -> Run:
-    return train(build_options({**given, "features": features, "out": out})).run
+from .toy import fit, without_draws
 
 
 def outputs(run: Run) -> list[np.ndarray[Any, Any]]:
@@ -33,7 +24,7 @@ def outputs(run: Run) -> list[np.ndarray[Any, Any]]:
 def test_a_gpu_trains_to_the_predictions_of_a_cpu(
     gpu: str, toy: Path, tmp_path: Path, quick: dict[str, Any], head: str, parallel: str
 ) -> None:
-    given = {**quick, **STILL, **(STILLER if head != "linear" else {}), **DRAWS.get(head, {})}
+    given = {**quick, **without_draws(head), "train.precision": "float32"}
     given |= {"head": head, "seeds": 2, "train.epochs": 2, "parallel": parallel}
     here = fit(toy, tmp_path / "here", {**given, "device": "cpu"})
     there = fit(toy, tmp_path / "there", {**given, "device": gpu})

@@ -12,6 +12,9 @@ from typing import Any
 import numpy as np
 
 from mer.cache import FeatureSpec
+from mer.pipeline.runs import Run
+from mer.pipeline.settings import build_options
+from mer.pipeline.train import train
 from mer.stages.protocols import LabelSpec
 from mer.stages.utterance import Utterance
 
@@ -99,3 +102,22 @@ def write_toy(
         text[row] = None
     features = [(toy_spec("text", 6), text), (toy_spec("audio", 4, audio_name, "float16"), audio)]
     return write_cache(path, utterances, targets or TARGETS, features, corpus)
+
+
+PLAIN = {"head.input_dropout": 0.0, "head.modality_dropout": 0.0}
+"""No random draws in the head, so that runs in different company can be compared."""
+
+
+def without_draws(head: str) -> dict[str, Any]:
+    """Settings under which a small head draws nothing at random."""
+    settings: dict[str, Any] = dict(PLAIN)
+    if head != "linear":
+        settings |= {"head.dim": 8, "head.dropout": 0.0, "head.hide_tokens": 0.0, "head.hide_spans": 0.0}
+    # what else a head draws at random: shuffled pairs, a second dropout
+    return settings | {"drkf": {"head.ed": 0.0}, "fdrl": {"head.fusion_dropout": 0.0}}.get(head, {})
+
+
+def fit(features: Path, out: Path, quick: dict[str, Any], **more: Any) -> Run:
+    """Train with dotted settings; keywords have `__` for the dot."""
+    dotted = {key.replace("__", "."): value for key, value in more.items()}
+    return train(build_options({**quick, "features": features, "out": out, **dotted})).run
