@@ -25,7 +25,7 @@ from mer.cache import Fate, FeatureStore
 
 from .bench_models import bench_checkpoint
 from .extract import ExtractSummary, Prepared, extract, prepare
-from .matrix_rate import matrix_rate, operations, settle
+from .matrix_rate import matrix_rate, operations
 from .options import Execution, ExtractOptions
 from .tasks import loaded_encoder
 
@@ -154,6 +154,8 @@ def _record_batches(
 def _replay(recorded: Sequence[tuple[tuple[Any, ...], dict[str, Any]]], loaded: Any, device: str) -> None:
     """Run the bare model over the recorded batches."""
     import torch
+
+    from mer.stages.encoders.loading import settle
 
     with torch.inference_mode():
         for args, kwargs in recorded:

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from mer.stages.encoders.loading import settle
+
 WIDTH = {"cuda": 8192, "cpu": 2048}
 """Side of the square matrices that are multiplied: large enough to fill the device, small enough to fit it."""
 ROUNDS = 5
@@ -45,9 +47,3 @@ def operations(run: Callable[[], Any]) -> float:
     with FlopCounterMode(display=False) as counter:
         run()
     return float(counter.get_total_flops())
-
-
-def settle(device: str) -> None:
-    """Wait for what a device was asked to do."""
-    if device.startswith("cuda"):
-        torch.cuda.synchronize(device)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from mer.cache import Fate, FeatureSequence, FeatureSpec, MerError, ShardInfo, ShardRow, write_shard
-from mer.stages.encoders.batching import Encoding, find_budget, lanes_of
+from mer.stages.encoders.batching import Encoding, begin_lane, find_budget, lanes_of
 from mer.stages.protocols import Encoder, EncoderInput, LoadedEncoder
 
 from .decoding import Decoded, Job, Tools, decode
@@ -287,17 +287,11 @@ def loaded_encoder(made: EncodingSet, tools: Tools) -> tuple[LoadedEncoder, int]
 
 
 def encoding_threads(loaded: LoadedEncoder, tools: Tools) -> Executor:
-    """Threads in which all tasks of this process encode: one for a device, several for a CPU."""
+    """Threads in which all tasks of this process encode, as many as `lanes_of` says."""
     count = lanes_of(loaded, tools.torch_threads)
     place = (tools.device, count)
+    share = max(1, tools.torch_threads // count) if tools.torch_threads else 0
     with _LOADING:
         if place not in _LANES:
-            _LANES[place] = ThreadPoolExecutor(count, f"encode-{tools.device}", _begin_lane, (tools, count))
+            _LANES[place] = ThreadPoolExecutor(count, f"encode-{tools.device}", begin_lane, (tools.device, share))
         return _LANES[place]
-
-
-def _begin_lane(tools: Tools, count: int) -> None:
-    import torch
-
-    if tools.torch_threads:
-        torch.set_num_threads(max(1, tools.torch_threads // count))

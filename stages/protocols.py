@@ -99,8 +99,9 @@ EncoderInput: TypeAlias = str | Waveform | FaceCrops
 class LoadedEncoder(Protocol):
     """An encoder whose weights are on a device.
 
-    One with the attribute `side_by_side = True` and `device == "cpu"` may have `encode` called by several threads at
-    once. One that does not pad the items of a batch to the longest says so with `padded = False`.
+    One with the attributes `side_by_side = True` and `device` may have `encode` called by several threads at once, on
+    a GPU each with a stream of its own. One that does not pad the items of a batch to the longest says so with
+    `padded = False`.
     """
 
     def cost(self, item: EncoderInput) -> int:

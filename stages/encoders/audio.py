@@ -9,14 +9,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from torch import Tensor
 
 from mer.cache import FeatureSequence, MerError
 
 from ..protocols import SAMPLE_RATE_HZ, EncoderInput, Waveform
 from .batching import CPU_BUDGETS, cut_batches, run_halving
-from .loading import exact_math, to_device, to_host
+from .loading import exact_math, settle, to_device, to_host
 from .pretrained import AudioEncoder
 from .windows import Window, cut_windows
 
@@ -142,7 +141,7 @@ class LiveAudio(ABC):
         pieces = [noise, *[noise[: -self.grid.stride]] * (count - 1)]
         windows = [Window(0, self.longest, 0, self.longest - 1)] * count
         self._run(pieces, windows)
-        torch.cuda.synchronize(self.device)
+        settle(self.device)
         return count * samples
 
 

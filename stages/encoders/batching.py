@@ -22,6 +22,10 @@ OVERHEAD_SHARE = 24
 """A batch costs, before its first item, about one part in 24 of a full one; docs/extraction.md has the measurement."""
 MOST_LANES = 4
 """Batches encoded side by side on a CPU; each holds its own activations."""
+GPU_LANES = 2
+"""Batches in flight on a GPU: one computes while the other's inputs and features are prepared and copied."""
+MEMORY_SHARE = 0.7
+"""Share of a GPU's free memory that all batches in flight may use."""
 GPU_BUDGETS = {"text": 65_536, "audio": 9_600_000, "face": 1024}
 """Upper bounds of what the memory probe may choose: beyond these a batch is already long enough to fill a device."""
 
@@ -199,13 +203,37 @@ class Encoding:
 
 
 def lanes_of(loaded: LoadedEncoder, threads: int) -> int:
-    """How many batches to run at once on so many cores: several on a CPU, if threads may share the encoder.
+    """How many batches to have in flight, if threads may share the encoder: one per core on a CPU, two on a GPU.
 
     Two passes on one core each take less time than two in turn on both cores, because the short steps between the
     large matrix products do not spread over cores; docs/extraction.md has the figures.
     """
-    on_cpu = getattr(loaded, "device", "") == "cpu"
-    return max(1, min(threads, MOST_LANES)) if on_cpu and getattr(loaded, "side_by_side", False) else 1
+    if not getattr(loaded, "side_by_side", False):
+        return 1
+    device = str(getattr(loaded, "device", ""))
+    if device.startswith("cuda"):
+        return GPU_LANES
+    return max(1, min(threads, MOST_LANES)) if device == "cpu" else 1
+
+
+def begin_lane(device: str, threads: int) -> None:
+    """Prepare a thread that will encode: its number of cores, and on a GPU a stream of its own.
+
+    With a stream each, copies and waits of one thread do not hold up what the other one computes.
+
+    Parameters
+    ----------
+    device
+        `cpu`, `cuda` or `cuda:i`.
+    threads
+        Cores that torch may use in this thread; 0 leaves it as it is.
+    """
+    import torch
+
+    if threads:
+        torch.set_num_threads(threads)
+    if device.startswith("cuda"):
+        torch.cuda.set_stream(torch.cuda.Stream(device))  # type: ignore[no-untyped-call]
 
 
 def find_budget(loaded: LoadedEncoder, modality: str, device: str) -> int:
@@ -213,10 +241,12 @@ def find_budget(loaded: LoadedEncoder, modality: str, device: str) -> int:
     if not device.startswith("cuda"):
         return CPU_BUDGETS[modality]
     probe = getattr(loaded, "probe", None)
-    return probe_budget(probe, device, GPU_BUDGETS[modality]) if probe is not None else CPU_BUDGETS[modality]
+    if probe is None:
+        return CPU_BUDGETS[modality]
+    return probe_budget(probe, device, GPU_BUDGETS[modality], MEMORY_SHARE / lanes_of(loaded, 1))
 
 
-def probe_budget(probe: Callable[[int], int], device: str, most: int, share: float = 0.7) -> int:
+def probe_budget(probe: Callable[[int], int], device: str, most: int, share: float) -> int:
     """Find the largest batch cost that keeps the peak memory within a share of what is free.
 
     Parameters
@@ -228,7 +258,7 @@ def probe_budget(probe: Callable[[int], int], device: str, most: int, share: flo
     most
         Upper bound of the answer.
     share
-        Share of the free memory that batches may use.
+        Share of the free memory that one batch may use.
 
     Notes
     -----

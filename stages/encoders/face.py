@@ -16,7 +16,7 @@ from mer.cache import FeatureSequence, MerError
 
 from ..protocols import EncoderInput, FaceCrops
 from .batching import CPU_BUDGETS, run_halving
-from .loading import LayerTap, exact_math, load_model, to_device, to_host
+from .loading import LayerTap, exact_math, load_model, settle, to_device, to_host
 from .pretrained import FaceEncoder
 
 _BILINEAR, _BICUBIC = 2, 3
@@ -124,7 +124,7 @@ class LiveFace:
     def probe(self, count: int) -> int:
         """Encode 8 `count` crops and return their cost."""
         self._run(np.zeros((8 * count, self.recipe.crop, self.recipe.crop, 3), np.uint8))
-        torch.cuda.synchronize(self.device)
+        settle(self.device)
         return 8 * count
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -209,20 +209,43 @@ class LayerTap:
         return taken[0] / len(self.choice.layers) if len(self.choice.layers) > 1 else taken[0]
 
 
+class _WithoutTF32:
+    """Float32 products of full precision on a GPU while any thread is inside; the switch is the whole process's."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._before = (False, False)
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._inside:
+                self._before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+                torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+            self._inside += 1
+
+    def __exit__(self, *reason: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = self._before
+
+
+_without_tf32 = _WithoutTF32()
+
+
 @contextmanager
 def exact_math(device: str, precision: str) -> Iterator[None]:
     """Inference without gradients; in float32 without TF32, which would round products to ten bits."""
-    if not device.startswith("cuda") or precision != "float32":
-        with torch.inference_mode():
-            yield
-        return
-    matmul, convolution = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-    try:
-        with torch.inference_mode():
-            yield
-    finally:
-        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = matmul, convolution
+    full = device.startswith("cuda") and precision == "float32"
+    with _without_tf32 if full else nullcontext(), torch.inference_mode():
+        yield
+
+
+def settle(device: str) -> None:
+    """Wait for what a device was asked to do."""
+    if device.startswith("cuda"):
+        torch.cuda.synchronize(device)
 
 
 def to_device(array: npt.NDArray[Any], device: str) -> Tensor:

@@ -95,11 +95,12 @@ class PretrainedEncoder:
 
     def load(self, device: str) -> LoadedEncoder:
         """Load the weights of this resolved encoder onto a device."""
-        from .loading import check_device
+        from .loading import check_device, settle
 
         check_device(device)
         module, _, attribute = self.family.loader.partition(":")
         live: LoadedEncoder = getattr(importlib.import_module(module), attribute)(self, device)
+        settle(device)  # threads with streams of their own will read the weights
         return live
 
 

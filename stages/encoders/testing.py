@@ -20,7 +20,7 @@ import pytest
 from mer.cache import FeatureSequence, FeatureSpec, MerError
 
 from ..protocols import SAMPLE_RATE_HZ, Encoder, EncoderInput, FaceCrops, LoadedEncoder
-from .batching import Encoding
+from .batching import Encoding, begin_lane
 
 TEXTS = (
     "No.",
@@ -71,7 +71,8 @@ def encode_all(
     loaded: LoadedEncoder, items: Sequence[EncoderInput], budget: int, threads: int = 1
 ) -> list[FeatureSequence | Exception]:
     """Encode items in batches as `mer extract` does."""
-    with ThreadPoolExecutor(threads) as lanes:
+    device = str(getattr(loaded, "device", "cpu"))
+    with ThreadPoolExecutor(threads, initializer=begin_lane, initargs=(device, 0)) as lanes:
         found = dict(Encoding(loaded, items, budget, lanes).finished())
     return [found[place] for place in range(len(items))]
 

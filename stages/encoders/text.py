@@ -9,13 +9,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from mer.cache import FeatureSequence, MerError
 
 from ..protocols import EncoderInput
 from .batching import CPU_BUDGETS, cut_batches, run_halving
-from .loading import LayerTap, exact_math, load_model, to_device, to_host
+from .loading import LayerTap, exact_math, load_model, settle, to_device, to_host
 from .pretrained import TextEncoder
 from .windows import Window, cut_windows
 
@@ -109,7 +108,7 @@ class LiveText:
         filler = [self.pad + 1] * self.room
         window = Window(0, self.room, 0, self.room)
         self._run([filler] * count, [(index, window) for index in range(count)])
-        torch.cuda.synchronize(self.device)
+        settle(self.device)
         return count * self.encoder.window()
 
 

@@ -15,7 +15,7 @@ from mer.cache import FeatureSequence
 from ..protocols import EncoderInput, FaceCrops
 from .batching import CPU_BUDGETS, run_halving
 from .face import PictureRecipe, as_faces, image_size, spread
-from .loading import LayerTap, exact_math, load_model, to_device, to_host
+from .loading import LayerTap, exact_math, load_model, settle, to_device, to_host
 from .pretrained import FaceEncoder
 from .windows import Window, cut_windows
 
@@ -109,5 +109,5 @@ class LiveVideo:
         clip = FaceCrops(crops, np.zeros(self.frames, np.float32), np.ones(self.frames, np.bool_))
         window = Window(0, self.frames, 0, self.frames)
         self._run([clip] * count, [np.arange(self.frames)] * count, [(index, window) for index in range(count)])
-        torch.cuda.synchronize(self.device)
+        settle(self.device)
         return count * self.frames

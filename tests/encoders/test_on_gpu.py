@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -12,12 +14,12 @@ from tiny_checkpoints import EVERY, FEW
 from tiny_checkpoints import MAKERS as CHECKPOINTS
 
 from mer.cache import FeatureSequence
-from mer.stages.encoders.batching import GPU_BUDGETS, find_budget
+from mer.stages.encoders.batching import GPU_BUDGETS, GPU_LANES, begin_lane, find_budget
 from mer.stages.encoders.testing import MAKERS, difference, encode_all
 
 
-def encoded(loaded: Any, items: list[Any], budget: int) -> list[FeatureSequence]:
-    found = encode_all(loaded, items, budget)
+def encoded(loaded: Any, items: list[Any], budget: int, threads: int = 1) -> list[FeatureSequence]:
+    found = encode_all(loaded, items, budget, threads)
     assert all(isinstance(sequence, FeatureSequence) for sequence in found), found
     return found  # type: ignore[return-value]
 
@@ -44,6 +46,30 @@ def test_bfloat16_batches_equal_their_singles_within_its_rounding(
     for batch, single, true in zip(together, alone, exact, strict=True):
         assert difference(batch, single)[1] >= 0.99
         assert difference(batch, true)[1] >= 0.98
+
+
+@pytest.mark.parametrize(("modality", "family"), EVERY)
+def test_batches_in_flight_together_equal_batches_in_turn(gpu: str, tiny: Any, modality: str, family: str) -> None:
+    loaded = tiny(modality, family, layers="all").load(gpu)
+    items = list(MAKERS[modality]()) * 3
+    in_turn = encoded(loaded, items, FEW[modality])
+    for _ in range(3):
+        for one, other in zip(in_turn, encoded(loaded, items, FEW[modality], GPU_LANES), strict=True):
+            assert difference(other, one)[0] <= 1e-4
+
+
+def test_batches_in_flight_have_streams_of_their_own(gpu: str) -> None:
+    if gpu == "cpu":
+        pytest.skip("only a GPU has streams")
+    both = threading.Barrier(GPU_LANES)
+
+    def stream() -> int:
+        both.wait(timeout=60)
+        return int(torch.cuda.current_stream(gpu).cuda_stream)
+
+    with ThreadPoolExecutor(GPU_LANES, initializer=begin_lane, initargs=(gpu, 0)) as lanes:
+        found = {begun.result() for begun in [lanes.submit(stream) for _ in range(GPU_LANES)]}
+    assert len(found | {torch.cuda.default_stream(gpu).cuda_stream}) == GPU_LANES + 1
 
 
 @pytest.mark.parametrize("modality", list(CHECKPOINTS))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from torch.nn.utils import parametrizations, parametrize
 from mer.cache import FeatureSequence
 from mer.stages.encoders.batching import lanes_of
 from mer.stages.encoders.convolutions import FramedConvolution, fold_weight_norm
+from mer.stages.encoders.loading import exact_math
 from mer.stages.encoders.testing import MAKERS, difference, encode_all
 
 
@@ -43,8 +45,40 @@ def test_only_what_threads_may_share_runs_side_by_side(tiny: Any) -> None:
     loaded: Any = tiny("text", "roberta").load("cpu")
     assert [lanes_of(loaded, threads) for threads in (0, 1, 2, 64)] == [1, 1, 2, 4]
     loaded.device = "cuda:0"
+    assert [lanes_of(loaded, threads) for threads in (0, 8)] == [2, 2]
+    loaded.device = "meta"
     assert lanes_of(loaded, 8) == 1
     assert lanes_of(object(), 8) == 1  # type: ignore[arg-type]
+
+
+def test_tf32_stays_off_until_the_last_thread_is_done() -> None:
+    def switch() -> tuple[bool, bool]:
+        return torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+
+    begun, done, seen = threading.Event(), threading.Event(), []
+
+    def encode() -> None:
+        with exact_math("cuda:0", "float32"):
+            begun.set()
+            done.wait(60)
+            seen.append(switch())
+
+    before = switch()
+    torch.backends.cuda.matmul.allow_tf32 = True
+    try:
+        longer = threading.Thread(target=encode)
+        longer.start()
+        begun.wait(60)
+        with exact_math("cuda:0", "float32"):
+            pass
+        done.set()
+        longer.join()
+        assert seen == [(False, False)]
+        assert switch() == (True, before[1])
+        with exact_math("cuda:0", "bfloat16"), exact_math("cpu", "float32"):
+            assert switch() == (True, before[1])
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = before[0]
 
 
 @pytest.mark.parametrize("bias", [True, False])
