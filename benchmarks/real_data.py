@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from sklearn.metrics import roc_auc_score
 
 sys.path.insert(0, str(Path(__file__).parent))
 from caches import write_cache
@@ -30,6 +31,7 @@ from mer.pipeline.console import results, table
 from mer.pipeline.extract import extract
 from mer.pipeline.metrics import show
 from mer.pipeline.options import Execution, ExtractOptions
+from mer.pipeline.runs import Run
 from mer.pipeline.settings import build_options
 from mer.pipeline.train import train
 from mer.stages.encoders.catalog import make_encoder
@@ -140,15 +142,13 @@ def meld(path: Path, data: Path, text_encoder: str) -> Path:
 MAKERS: dict[str, Callable[[Path, Path, str], Path]] = {"mosi": mosi, "ravdess": ravdess, "meld": meld}
 
 
-def one(
-    cache: Path, name: str, settings: Sequence[str], given: dict[str, Any], config: Path | None = None
-) -> dict[str, Any]:
+def one(cache: Path, name: str, settings: Sequence[str], given: dict[str, Any], config: Path | None = None) -> Run:
     """Train one configuration, unless its run is there already."""
     out = given["out"] / name
     if (out / "run.json").is_file() and json.loads((out / "run.json").read_text())["status"] == "done":
-        return dict(json.loads((out / "run.json").read_text()))
+        return Run.open(out)
     options = build_options({"features": cache, **given, "out": out}, config, settings)
-    return train(options).run.facts
+    return train(options).run
 
 
 def main() -> None:
@@ -172,16 +172,26 @@ def main() -> None:
         cache.parent.mkdir(parents=True, exist_ok=True)
         MAKERS[arguments.data_set](cache, arguments.data, arguments.text_encoder)
     metrics = SHOWN[arguments.data_set]
-    made = table(arguments.data_set, "run", "modalities", *(f">{name}" for name in metrics), ">parameters")
+    ranked = [">auc"] if arguments.data_set == "mosi" else []
+    made = table(arguments.data_set, "run", "modalities", *(f">{name}" for name in metrics), *ranked, ">parameters")
     for label, given, config in jobs(arguments):
-        facts = one(cache, label, arguments.settings, given, config)
-        scores = facts["metrics"]
+        run = one(cache, label, arguments.settings, given, config)
+        facts, scores = run.facts, run.facts["metrics"]
         made.add_row(
             label, "+".join(facts["features"]["sets"]),
-            *(_with_spread(m, scores[m]) for m in metrics),
+            *(_with_spread(m, scores[m]) for m in metrics), *([ranking(run)] if ranked else []),
             f"{facts['parameters']:,}",
         )  # fmt: skip
     results.print(made)
+
+
+def ranking(run: Run) -> str:
+    """Area under the ROC curve of two classes, which no threshold enters: mean and standard deviation over the runs."""
+    found = []
+    for member in run.members:
+        tested = run.predictions(member["name"]).part("test")
+        found.append(roc_auc_score(tested.labels, tested.outputs[:, 1] - tested.outputs[:, 0]))
+    return f"{100 * np.mean(found):.1f} ± {100 * np.std(found, ddof=min(1, len(found) - 1)):.1f}"
 
 
 def _with_spread(metric: str, scores: dict[str, Any]) -> str:
