@@ -194,6 +194,7 @@ def options_from(flat: Mapping[str, Any]) -> TrainOptions:
             raise MerError(f"unknown setting {key!r}; {suggest(key, known)}")
     if "features" not in simple:
         raise MerError("no features named; give --features FILE (what mer extract wrote)")
+    simple["features"] = _local(simple["features"])
     head = parts["head"].pop("name", TrainOptions.head)
     context = parts["context"].pop("kind", TrainOptions.context)
     typed = settings_of(TrainOptions, simple, "")
@@ -207,6 +208,14 @@ def options_from(flat: Mapping[str, Any]) -> TrainOptions:
     )
     check_options(options)
     return options
+
+
+def _local(features: Any) -> Any:
+    """Path of a pack that is named by URL and is pulled into the user's cache folder; anything else as it is."""
+    from mer.cache.transfer import resolve_features
+    from mer.stages.user_cache import user_cache
+
+    return resolve_features(features, user_cache("packs")) if isinstance(features, str) else features
 
 
 def check_options(options: TrainOptions) -> None:

@@ -78,8 +78,7 @@ def train(
 
     set_up_logging()
     given: dict[str, Any] = {
-        "features": _local(features) if features else None,
-        "head": head, "target": target, "protocol": protocol, "folds": folds, "seeds": seeds,
+        "features": features, "head": head, "target": target, "protocol": protocol, "folds": folds, "seeds": seeds,
         "group_by": group_by, "context": context, "device": device, "parallel": parallel, "memory_gb": memory_gb,
         "out": out, "modalities": modalities.split(",") if modalities else None, "train.epochs": epochs,
         "train.batch_size": batch_size, "train.lr": lr, "train.select": select, "train.class_weights": class_weights,
@@ -102,11 +101,3 @@ def train(
 
     print_run(summary.run, results)
     results.print(f"run: {summary.path}", highlight=False, soft_wrap=True)
-
-
-def _local(features: str) -> Path:
-    """Path of a cache or pack; a URL is pulled into the user's cache folder."""
-    from mer.cache.transfer import resolve_features
-    from mer.stages.user_cache import user_cache
-
-    return resolve_features(features, user_cache("packs"))
