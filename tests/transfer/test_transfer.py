@@ -501,11 +501,12 @@ def test_training_on_a_url_pulls_it(tmp_path, site, pack, capsys, monkeypatch, n
     from mer.pipeline.cli import main
 
     monkeypatch.setenv("MER_CACHE", str(tmp_path / "user"))
-    with servers.serving(servers.Files, folder=site) as server, pytest.raises(SystemExit):
+    with servers.serving(servers.Files, folder=site) as server:
         url, settings = f"{server.url}/pack.h5", tmp_path / "run.toml"
         settings.write_text(f'features = "{url}"')
         named = ["--features", url] if named_in == "option" else ["--config", str(settings)]
-        main(["train", *named, "--head", "no-such-head"])
+        with pytest.raises(SystemExit):
+            main(["train", *named, "--head", "no-such-head"])
     assert "no-such-head" in capsys.readouterr().err
     (kept,) = (tmp_path / "user/packs").rglob("*.h5")
     assert kept.read_bytes() == pack.read_bytes()
