@@ -42,6 +42,7 @@ from .options import MODALITIES, Execution, ExtractOptions, resolve_device
 from .plan import Plan, index_set, job_of, make_plan, media_path
 from .presets import restricted_licences
 from .tasks import EncodingSet, TaskReport, loaded_encoder
+from .whereabouts import remember_root, side_folder
 
 logger = logging.getLogger("mer.extract")
 
@@ -239,16 +240,12 @@ def _encoders(
         face_fps=options.face_fps,
         finder=finder,
         face_inputs=inputs["face"],
-        keep_faces=str(_side_folder(catalogue) / "faces") if execution.keep_faces and finder else None,
+        keep_faces=str(side_folder(catalogue) / "faces") if execution.keep_faces and finder else None,
         device=device,
         budget=execution.budget,
         decode_threads=execution.decode_threads or max(1, min(8, (os.cpu_count() or 2))),
     )
     return tools, sets
-
-
-def _side_folder(catalogue: Path) -> Path:
-    return shard_folder(catalogue, "x").parent.resolve()
 
 
 def _jobs(corpus: Corpus, utterances: Sequence[Utterance], catalogue: Path, with_media: bool) -> list[Job]:
@@ -262,11 +259,12 @@ def _jobs(corpus: Corpus, utterances: Sequence[Utterance], catalogue: Path, with
         for path in (media_path(root, utterance.media), media_path(root, utterance.sound_media))
         if with_media and path is not None
     ]
-    memo = DigestMemo(_side_folder(catalogue) / "media-digests.json", media_digest)
+    memo = DigestMemo(side_folder(catalogue) / "media-digests.json", media_digest)
     with progress_bar("reading media digests", len(set(files))) as bar:
         digests = memo.of_all(files, bar.advance)
     if files:
         memo.save()
+        remember_root(catalogue, root)
     return [job_of(utterance, root, digests) for utterance in utterances]
 
 
@@ -407,7 +405,7 @@ def _list_failures(catalogue: Path, keys: Sequence[str], made: Mapping[str, SetI
         for key, fate, reason in zip(keys, index.fates, index.reasons, strict=True)
         if fate != Fate.OK
     ]
-    path = _side_folder(catalogue) / "without-features.csv"
+    path = side_folder(catalogue) / "without-features.csv"
     if not lines:
         path.unlink(missing_ok=True)
         return None

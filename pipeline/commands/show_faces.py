@@ -11,7 +11,10 @@ import typer
 def show_faces(
     cache: Annotated[Path, typer.Argument(help="Cache whose face features are asked about.")],
     key: Annotated[str, typer.Argument(help="Id of the utterance, e.g. train/dia0_utt0.")],
-    root: Annotated[Path, typer.Option(help="Corpus folder: a cache holds no pictures, so the clip is read again.")],
+    root: Annotated[
+        Path | None,
+        typer.Option(help="Corpus folder: a cache holds no pictures. [where the clips were extracted]"),
+    ] = None,
     out: Annotated[Path, typer.Option("-o", "--out", help="Picture to write: .png, .jpg or .webp.")] = Path(
         "contact-sheet.png"
     ),
@@ -23,9 +26,10 @@ def show_faces(
     """Draw the face tracks of one clip, the one that was followed, and why."""
     from mer.cache import FeatureStore
     from mer.pipeline.contact_sheet import check_picture_name, clip_to_show, draw, write_picture
+    from mer.pipeline.whereabouts import remembered_root
 
     check_picture_name(out)
     store = FeatureStore.open(cache)
-    clip = clip_to_show(store, key, root.resolve(), feature_set, frames)
+    clip = clip_to_show(store, key, (root or remembered_root(cache)).resolve(), feature_set, frames)
     write_picture(out, draw(clip))
     typer.echo(str(out))

@@ -14,6 +14,7 @@ from synthetic import text_as_media, truncate, write_clip, zero_bytes
 
 from mer.cache import Fate, FeatureStore, MerError, verify
 from mer.pipeline.extract import ExtractSummary, extract, prepare
+from mer.pipeline.whereabouts import remembered_root
 
 AAC_FRAMES = 4
 """AAC codes blocks of 1,024 samples, so a decoded clip may be up to 64 ms longer than what was written."""
@@ -50,6 +51,12 @@ def test_every_clip_gets_features_in_every_modality(options: Extract) -> None:
     assert np.all(face.values[~face.valid] == 0)
     audio = store.read(store.pick("audio"), "u5")
     assert len(audio) == pytest.approx(frames_of(1.75), abs=AAC_FRAMES)
+
+
+def test_where_the_clips_lie_is_kept_beside_the_cache_and_not_in_it(options: Extract, clips: Path) -> None:
+    catalogue = extract(options(), HERE).catalogue
+    assert remembered_root(catalogue) == clips.resolve()
+    assert str(clips).encode() not in catalogue.read_bytes()
 
 
 def test_a_second_run_does_nothing_and_changes_no_byte(options: Extract) -> None:

@@ -24,6 +24,7 @@ from mer.cache import (
     write_shard,
 )
 from mer.pipeline.cli import main
+from mer.pipeline.whereabouts import remember_root
 from mer.stages.faces import FaceFinder
 
 
@@ -87,6 +88,29 @@ def test_boxes_of_all_and_of_the_chosen_one_are_drawn(cache_file: Path) -> None:
     chosen, other = (np.abs(first - colour).sum(axis=2) < 20 for colour in ([80, 200, 60], [60, 120, 240]))
     assert chosen.sum() > 1.5 * other.sum() > 100  # the thicker frame is the chosen one's
     assert sheet[:heading].min() < 100  # words
+
+
+def test_the_corpus_folder_is_found_where_it_was_extracted(cache_file: Path, tmp_path: Path) -> None:
+    remember_root(cache_file, cache_file.parent / "raw")
+    out = tmp_path / "two.png"
+    with pytest.raises(SystemExit) as left:
+        main(["show-faces", str(cache_file), "two", "-o", str(out)])
+    assert not left.value.code
+    assert cv2.imread(str(out)).shape[1] == 4 * 320
+
+
+@pytest.mark.parametrize(("noted", "reason"), [("", "was not read on this machine"), ("gone", "which is gone")])
+def test_a_corpus_that_is_elsewhere_must_be_named(
+    cache_file: Path, capsys: pytest.CaptureFixture[str], noted: str, reason: str
+) -> None:
+    if noted:
+        remember_root(cache_file, cache_file.parent / noted)
+    with pytest.raises(SystemExit) as left:
+        main(["show-faces", str(cache_file), "two", "-o", str(cache_file.with_name("two.png"))])
+    assert left.value.code == 1
+    said = capsys.readouterr().err
+    assert reason in said
+    assert "--root" in said
 
 
 def test_fewer_frames_on_request(cache_file: Path) -> None:

@@ -1,0 +1,41 @@
+"""Where the corpus of a cache lies on this machine: kept beside the cache, never in it, so that no pack carries it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mer.cache import MerError, atomic_write, shard_folder
+
+
+def side_folder(catalogue: Path) -> Path:
+    """Folder beside a catalogue that holds its shards and what else belongs to this machine alone."""
+    return shard_folder(catalogue, "x").parent.resolve()
+
+
+def remember_root(catalogue: Path, root: Path) -> None:
+    """Write down the corpus folder that a catalogue was made from."""
+    path = _note(catalogue)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(path) as temporary:
+        temporary.write_text(str(root), encoding="utf-8")
+
+
+def remembered_root(catalogue: Path) -> Path:
+    """Return the corpus folder that a catalogue was made from here.
+
+    Raises
+    ------
+    MerError
+        If it was made elsewhere, or the folder is gone.
+    """
+    try:
+        root = Path(_note(catalogue).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError):
+        raise MerError(f"{catalogue}: its corpus was not read on this machine; give its folder, --root") from None
+    if not root.is_dir():
+        raise MerError(f"{catalogue}: its corpus was read from {root}, which is gone; give its new folder, --root")
+    return root
+
+
+def _note(catalogue: Path) -> Path:
+    return side_folder(catalogue) / "corpus-root.txt"
