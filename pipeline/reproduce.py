@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -106,7 +107,10 @@ def _arguments(command: _Command, catalogue: Catalogue) -> list[str]:
     for option in ("split", "limit", "transcribe"):
         words += [f"--{option}", str(options[option])] if options.get(option) else []
     words += ["--trust-remote-code"] if options.get("trust_remote_code") else []
-    chosen = options.get("corpus_options") or {}
-    words += ["--labels", str(chosen["labels"])] if chosen.get("labels") else []
-    words += ["--allow-count-mismatch"] if chosen.get("allow_count_mismatch") else []
+    chosen = dict(options.get("corpus_options") or {})
+    labels, mismatch = chosen.pop("labels", None), chosen.pop("allow_count_mismatch", None)
+    words += ["--labels", str(labels)] if labels else []
+    words += ["--allow-count-mismatch"] if mismatch else []
+    for name, value in sorted(chosen.items()):
+        words += ["--corpus-option", f"{name}={value if isinstance(value, str) else json.dumps(value, default=str)}"]
     return [*words, "--out", "OUT.h5"]

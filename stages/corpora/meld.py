@@ -23,7 +23,8 @@ Traps
     * The test folder also holds `final_videos_testdia…` files, and macOS archives leave `._` stubs: not part of MELD.
     * train/dia125_utt3 cannot be decoded, dev/dia110_utt7 was never published: known bad, hence fates.
     * test/dia38_utt4 (305 s), test/dia220_utt0 (235 s) and train/dia309_utt0 (41 s) run on into other scenes; 14 clips
-      are shorter than 0.1 s. They are read as they are; `--max-seconds` bounds the long ones.
+      are shorter than 0.1 s. They are read as they are; `--max-audio-seconds` bounds what
+      is encoded at once.
     * Sound is 5.1 with speech in the centre for nine of ten clips, hence channel `center`.
     * train/dia12_utt7 and test/dia85_utt0 are the same clip.
 Papers

@@ -71,19 +71,24 @@ def test_reproduce_prints_pinned_commands(make_cache: Cache, capsys: pytest.Capt
     provenance = {
         "libraries": {"mer": "0.1.0", "torch": "2.13.0+cpu"},
         "python": "3.11.7",
-        "options": {"corpus": "meld", "split": "dev set"},
+        "options": {
+            "corpus": "meld",
+            "split": "dev set",
+            "corpus_options": {"test_set": "two words", "clips": 48, "turns": True, "labels": "final"},
+        },
     }
     write_catalogue(path, Catalogue(catalogue.corpus, catalogue.utterances, sets, provenance))
     code, out, _ = run(capsys, "info", path, "--reproduce")
     assert code == 0
+    chosen = "--corpus-option clips=48 --corpus-option 'test_set=two words' --corpus-option turns=true --out OUT.h5"
     assert out.splitlines() == [
         "pip install mer==0.1.0 torch==2.13.0  # Python 3.11.7",
         "mer extract --corpus meld --root DIR --text-encoder lab/words --audio-encoder lab/sound@abc "
         "--face-encoder none --layers audio=6,9 --layers text=all --channel center --dtype float16 "
-        "--max-audio-seconds 30.0 --precision float32 --split 'dev set' --out OUT.h5",
+        "--max-audio-seconds 30.0 --precision float32 --split 'dev set' --labels final " + chosen,
         "mer extract --corpus meld --root DIR --text-encoder none --audio-encoder lab/sound@abc --face-encoder none "
         "--layers audio=12 --channel center --dtype float16 --max-audio-seconds 30.0 --precision float32 "
-        "--split 'dev set' --out OUT.h5",
+        "--split 'dev set' --labels final " + chosen,
     ]
 
 
