@@ -14,7 +14,7 @@ from mer.cache import Fate, MerError, ShardRow, write_shard
 
 from .decoding import Tools
 from .options import Execution
-from .tasks import STOP, OnClip, Task, TaskReport, run_task
+from .tasks import STOP, EncodingSet, OnClip, Task, TaskReport, loaded_encoder, run_task
 
 logger = logging.getLogger("mer.execute")
 
@@ -90,6 +90,7 @@ def _run_distributed(
     if execution.workers:
         tools = replace(tools, torch_threads=max(1, (os.cpu_count() or 1) // execution.workers))
     with _client(execution) as client:
+        _load_everywhere(client, tasks, tools)
         futures = {client.submit(_run_in_worker, task, tools, pure=False, retries=1): task for task in tasks}
         waiting = as_completed(list(futures))
         for future in waiting:
@@ -119,17 +120,50 @@ def _client(execution: Execution) -> Any:
             raise MerError(
                 f"no Dask scheduler answers at {execution.scheduler!r} ({error}); start one or use --workers N"
             ) from error
-    cluster = LocalCluster(n_workers=execution.workers, threads_per_worker=1, processes=True, dashboard_address=None)
+    cluster = LocalCluster(n_workers=execution.workers, threads_per_worker=1, processes=True, dashboard_address=":0")
     return Client(cluster)
 
 
+def _load_everywhere(client: Any, tasks: Sequence[Task], tools: Tools) -> None:
+    """Load the encoders in every worker, so that a bad checkpoint or device is told before any clip is decoded."""
+    from distributed import KilledWorker
+
+    sets = list({made.name: made for task in tasks for made in task.sets}.values())
+    loading = [  # a worker that died comes back under another address, hence other workers
+        client.submit(_load_in_worker, sets, tools, workers=[at], allow_other_workers=True, pure=False)
+        for at in client.nthreads()
+    ]
+    try:
+        problems = client.gather(loading)
+    except KilledWorker as error:
+        raise MerError(
+            "a worker died while it loaded the encoders (out of memory?); use fewer --workers or smaller encoders"
+        ) from error
+    for problem in problems:
+        if problem is not None:
+            raise problem
+
+
+def _load_in_worker(sets: Sequence[EncodingSet], tools: Tools) -> MerError | None:
+    """Return the problem in place of raising it, which Dask would log with its traceback."""
+    tools = _tools_of_worker(tools)
+    try:
+        for made in sets:
+            loaded_encoder(made, tools)
+    except MerError as error:
+        return error
+    return None
+
+
 def _run_in_worker(task: Task, tools: Tools) -> TaskReport:
+    return run_task(task, _tools_of_worker(tools))
+
+
+def _tools_of_worker(tools: Tools) -> Tools:
     from distributed import get_worker
 
-    worker = get_worker()
-    threads = set_threads(tools.torch_threads)
-    device = _device_of_worker(tools.device, str(worker.name))
-    return run_task(task, replace(tools, device=device, torch_threads=threads))
+    device = _device_of_worker(tools.device, str(get_worker().name))
+    return replace(tools, device=device, torch_threads=set_threads(tools.torch_threads))
 
 
 def _device_of_worker(device: str, worker: str) -> str:

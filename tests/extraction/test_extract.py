@@ -217,7 +217,7 @@ def test_a_running_dask_cluster_leaves_the_same_bytes(options: Extract, tmp_path
     from distributed import LocalCluster
 
     alone = extract(options(), HERE)
-    with LocalCluster(n_workers=1, processes=False, dashboard_address=None) as cluster:
+    with LocalCluster(n_workers=1, processes=False, dashboard_address=":0") as cluster:
         elsewhere = replace(HERE, scheduler=cluster.scheduler_address)
         there = extract(options(out=tmp_path / "apart" / "mine.h5"), elsewhere)
     assert shards(there.catalogue) == shards(alone.catalogue)
