@@ -28,7 +28,7 @@ class TestLibrosa(EncoderTests):
 
 
 @pytest.mark.skipif(importlib.util.find_spec("opensmile") is None, reason="the extra mer[opensmile] is not installed")
-@pytest.mark.parametrize("name", ["egemaps", "egemaps-lld", "compare-lld"])
+@pytest.mark.parametrize("name", ["egemaps", "egemaps-lld", "compare", "compare-lld"])
 class TestOpenSmile(EncoderTests):
     @pytest.fixture
     def items(self) -> list[EncoderInput]:
