@@ -11,7 +11,7 @@ from torch import Tensor
 from mer.stages.heads.alignment import ClassDiscriminators, class_adversary, cross_modal_contrast, label_lmmd
 from mer.stages.heads.base import Batch, HeadInputs, ModalityShape
 from mer.stages.heads.configs import FdrlConfig
-from mer.stages.heads.disparity import class_cka, class_difference, class_hsic
+from mer.stages.heads.disparity import class_cka, class_difference, class_hsic, unbiased_hsic
 from mer.stages.heads.fdrl import FdrlHead
 from mer.stages.heads.layers import reverse_gradient
 from mer.stages.heads.testing import make_batch, make_inputs, total_loss
@@ -148,8 +148,20 @@ def test_cka_landmarks(drawn: tuple[Tensor, Tensor, Tensor]) -> None:
     turn = torch.linalg.qr(torch.randn(6, 6)).Q
     assert torch.allclose(class_cka(3.0 * first, second, member), value, atol=1e-5)
     assert torch.allclose(class_cka(first @ turn, second, member), value, atol=1e-5)
-    draws = [direct_hsic(unit(torch.randn(16, 6)), unit(torch.randn(16, 6))) for _ in range(200)]
-    assert abs(np.mean(draws)) < 4 * np.std(draws) / math.sqrt(200)
+
+
+def test_debiased_hsic_of_independent_rows_averages_to_zero() -> None:
+    torch.manual_seed(0)
+
+    def gram() -> Tensor:
+        rows = torch.nn.functional.normalize(torch.randn(400, 16, 6), dim=-1)
+        return rows @ rows.transpose(-1, -2) * (1 - torch.eye(16))
+
+    one, two = gram(), gram()
+    member = torch.ones(16, 1)
+    draws = unbiased_hsic(one, two, member)
+    assert draws.mean().abs() < 4 * draws.std() / math.sqrt(400)
+    assert draws.std() < 0.3 * unbiased_hsic(one, one, member).mean()
 
 
 def test_label_information_alone_is_no_redundancy_within_classes() -> None:
@@ -253,6 +265,36 @@ def test_three_modalities_contain_the_two() -> None:
     small, large = two.fuse(batch).parts, three.fuse(batch).parts
     assert torch.allclose(small["shared"], large["shared"][:2], atol=1e-6)
     assert torch.allclose(small["private"], large["private"][:2], atol=1e-6)
+
+
+def test_without_its_third_modality_the_trimodal_head_answers_as_the_bimodal_one() -> None:
+    torch.manual_seed(0)
+    config, dim = FdrlConfig(dim=16), 16
+    two, three = (FdrlHead(make_inputs(count), config).eval() for count in (2, 3))
+    state, wide = two.state_dict(), three.state_dict()
+    kept = [0, 1, 3, 4]  # of the six tokens, shared then private, those of the two modalities
+    columns = torch.cat([torch.arange(token * dim, (token + 1) * dim) for token in kept])
+    narrow = 2 * dim
+    for name, tensor in state.items():
+        if tensor.shape == wide[name].shape:
+            wide[name] = tensor
+        elif name in ("kind", "missing"):
+            wide[name][kept] = tensor
+        elif name == "reduce.0.weight":
+            wide[name].zero_()
+            wide[name][:narrow, columns] = tensor
+        elif name == "reduce.0.bias":
+            wide[name].zero_()
+            wide[name][:narrow] = tensor
+        else:
+            assert name == "classifier.weight"
+            wide[name][:, :narrow] = tensor
+    three.load_state_dict(wide)
+    batch = make_batch(make_inputs(3))
+    batch.present["face"][:] = False
+    small, large = (head.classify(head.fuse(batch).vector) for head in (two, three))
+    assert torch.allclose(small, large, atol=1e-5)
+    assert small.std() > 0.01
 
 
 def shared_and_private_data(size: int) -> tuple[Batch, Tensor]:
