@@ -16,8 +16,6 @@ from mer.stages.protocols import Corpus
 
 ENCODERS = {"text": ("demo-text",), "audio": ("demo-audio",), "face": ("demo-face",)}
 SOUND_ONLY = {"emodb", "m3ed"}
-# RAVDESS lists 1,440 clips whatever is there; its two clips are the ends of the list.
-SKIPPED = {"ravdess"}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -43,7 +41,7 @@ def extracted(corpus: Corpus, name: str, out: Path) -> FeatureStore:
     return FeatureStore.open(out)
 
 
-@pytest.mark.parametrize("name", sorted(TREES.keys() - SKIPPED))
+@pytest.mark.parametrize("name", sorted(TREES))
 def test_a_corpus_becomes_features(tmp_path: Path, name: str) -> None:
     corpus = TREES[name](tmp_path / "root")
     store = extracted(corpus, name, tmp_path / "cache" / "corpus.h5")

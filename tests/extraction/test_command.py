@@ -96,6 +96,16 @@ def test_wrong_words_are_told_before_anything_is_decoded(
     assert lines[-1].startswith("mer: ")
 
 
+def test_the_preset_of_the_paper_prints_its_non_commercial_licence(
+    clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    given = ("extract", "--corpus", "folder", "--root", clips, "--out", tmp_path / "x.h5", "--preset", "drkf")
+    assert run(*given, "--device", "cpu") == 1  # no network: the weights cannot be fetched
+    said = " ".join(capsys.readouterr().err.split())
+    assert "licensed CC BY-NC-SA 4.0: non-commercial" in said
+
+
 def test_layers_for_all_and_for_one_modality() -> None:
     from mer.pipeline.presets import layers_by_modality
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from synthetic import text_as_media, truncate, write_clip, zero_bytes
 from mer.cache import Fate, FeatureStore, MerError, verify
 from mer.pipeline.extract import ExtractSummary, extract, prepare
 from mer.pipeline.whereabouts import remembered_root
+from mer.stages.media import read_media
 
 AAC_FRAMES = 4
 """AAC codes blocks of 1,024 samples, so a decoded clip may be up to 64 ms longer than what was written."""
@@ -57,6 +59,21 @@ def test_where_the_clips_lie_is_kept_beside_the_cache_and_not_in_it(options: Ext
     catalogue = extract(options(), HERE).catalogue
     assert remembered_root(catalogue) == clips.resolve()
     assert str(clips).encode() not in catalogue.read_bytes()
+
+
+def test_a_clip_is_decoded_once_for_all_its_encoders(options: Extract, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = Counter()
+
+    def counted(path: Path, *rest: object) -> object:
+        read[Path(path).name] += 1
+        return read_media(path, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("mer.pipeline.decoding.read_media", counted)
+    sound = ("demo-audio", "librosa-mfcc", "librosa-prosody")
+    summary = extract(options(encoders={"text": ("demo-text",), "audio": sound, "face": ("demo-face",)}), HERE)
+    assert len(summary.made) == 5
+    assert summary.count(Fate.OK) == 30
+    assert read == {f"clip{i}.mp4": 1 for i in range(6)}
 
 
 def test_a_second_run_does_nothing_and_changes_no_byte(options: Extract) -> None:
