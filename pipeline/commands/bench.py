@@ -1,9 +1,9 @@
-"""`mer bench`: what this machine does per second, beside the usual loop and the bare models."""
+"""`mer bench`: what this machine does per second, beside the usual loops and the limits."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,47 +11,158 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from mer.pipeline.bench import Rates
+    from mer.pipeline.bench_cache import StoreRates
+    from mer.pipeline.bench_training import EpochRates
+
+PARTS = ("extraction", "cache", "training")
+HEADS = ("concat", "drkf", "fdrl")
+RANDOM_CACHE = {"tiny": (60, 16), "base": (250, 768), "large": (250, 1024)}
+"""Utterances and width of the random cache, by the size of the models."""
+EXTRACTION = "Extraction"
+TRAINING = "Cache and training"
 
 
 def bench(
-    corpus: Annotated[str, typer.Option(help="Corpus to measure on.")] = "demo",
-    root: Annotated[Path | None, typer.Option(help="Its folder.")] = None,
-    limit: Annotated[int, typer.Option(min=2, help="Number of clips.")] = 24,
-    modality: Annotated[list[str] | None, typer.Option(help="text, audio, face. [default: all]")] = None,
+    part: Annotated[list[str] | None, typer.Option(help="extraction, cache, training. [default: all]")] = None,
     size: Annotated[str, typer.Option(help="tiny, base or large models, with random weights.")] = "base",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.")] = "auto",
     precision: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
-    repeat: Annotated[int, typer.Option(min=1, help="Repetitions; medians are shown.")] = 3,
+    repeat: Annotated[int, typer.Option(min=1, help="Repetitions of everything.")] = 3,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    corpus: Annotated[str, typer.Option(help="Corpus to measure on.", rich_help_panel=EXTRACTION)] = "demo",
+    root: Annotated[Path | None, typer.Option(help="Its folder.", rich_help_panel=EXTRACTION)] = None,
+    limit: Annotated[int, typer.Option(min=2, help="Number of clips.", rich_help_panel=EXTRACTION)] = 24,
+    modality: Annotated[
+        list[str] | None, typer.Option(help="text, audio, face. [default: all]", rich_help_panel=EXTRACTION)
+    ] = None,
+    features: Annotated[
+        Path | None,
+        typer.Option(help="Cache or pack to read and train on. [default: a random one]", rich_help_panel=TRAINING),
+    ] = None,
+    head: Annotated[
+        list[str] | None,
+        typer.Option(help="Head to train. Repeatable. [default: concat, drkf, fdrl]", rich_help_panel=TRAINING),
+    ] = None,
 ) -> None:
-    """Measure extraction beside the usual batch-1 loop and beside the models' bare forward passes.
+    """Measure extraction, the cache and training (a) beside the usual loops (b) and the limits (c), in one run.
 
     Full-size models with random weights cost what trained ones cost. a/b says how much faster mer is than the usual
-    loop, a/c which share of the bare models' rate is left after decoding, sorting, padding and writing. The last
-    column sets the models' arithmetic against a large matrix product on the same device and in the same precision.
+    loop, a/c which share of the limit is left after decoding, sorting, padding and writing.
     """
     import dataclasses
     import json
     import tempfile
 
-    from mer.pipeline.bench import bench_modality
-    from mer.pipeline.console import set_up_logging, status
-    from mer.pipeline.options import ExtractOptions, resolve_device
+    from mer.cache import MerError
+    from mer.pipeline.console import set_up_logging
+    from mer.pipeline.options import resolve_device
+    from mer.stages.registry import suggest
 
     set_up_logging()
+    parts = part or PARTS
+    for name in parts:
+        if name not in PARTS:
+            raise MerError(f"part {name!r} is not known; {suggest(name, list(PARTS))}")
+    if size not in RANDOM_CACHE:
+        raise MerError(f"size {size!r} is not known; {suggest(size, list(RANDOM_CACHE))}")
     used = resolve_device(device)
-    rates: list[Rates] = []
-    with tempfile.TemporaryDirectory() as scratch:
-        for one in modality or ("text", "audio", "face"):
-            status.print(f"measuring {one} …")
-            clips = ExtractOptions(corpus, root=root, limit=limit, precision=precision)
-            rates.append(bench_modality(one, clips, size, used, Path(scratch) / one, repeat))
+    found: dict[str, list[Any]] = {}
+    with tempfile.TemporaryDirectory() as name:
+        scratch = Path(name)
+        if "extraction" in parts:
+            found["extraction"] = _extraction(corpus, root, limit, modality, size, used, precision, repeat, scratch)
+        if {"cache", "training"} & set(parts):
+            found |= _on_cache(parts, features, size, head or HEADS, used, precision, repeat, scratch)
     if as_json:
-        ratios = [{n: getattr(rate, n) for n in ("over_loop", "of_limit", "of_matrix_rate")} for rate in rates]
-        shown = [dataclasses.asdict(rate) | more for rate, more in zip(rates, ratios, strict=True)]
+        shown = {part: [dataclasses.asdict(rate) | _ratios(rate) for rate in rates] for part, rates in found.items()}
         typer.echo(json.dumps(shown, indent=2))
-    else:
-        print_rates(rates, size, used)
+        return
+    if "extraction" in found:
+        print_rates(found["extraction"], size, used)
+    if "cache" in found:
+        print_store(found["cache"])
+    if "training" in found:
+        print_epochs(found["training"], used)
+
+
+def _extraction(
+    corpus: str, root: Path | None, limit: int, modalities: Sequence[str] | None, size: str, device: str,
+    precision: str, repeat: int, scratch: Path,
+) -> list[Rates]:  # fmt: skip
+    from mer.pipeline.bench import bench_modality
+    from mer.pipeline.console import status
+    from mer.pipeline.options import ExtractOptions
+
+    rates = []
+    for modality in modalities or ("text", "audio", "face"):
+        status.print(f"measuring the extraction of {modality} …")
+        clips = ExtractOptions(corpus, root=root, limit=limit, precision=precision)
+        rates.append(bench_modality(modality, clips, size, device, scratch / modality, repeat))
+    return rates
+
+
+def _on_cache(
+    parts: Sequence[str], features: Path | None, size: str, heads: Sequence[str], device: str, precision: str,
+    repeat: int, scratch: Path,
+) -> dict[str, list[Any]]:  # fmt: skip
+    from mer.pipeline.bench_cache import bench_store, random_cache
+    from mer.pipeline.bench_training import bench_epoch
+    from mer.pipeline.console import status
+    from mer.pipeline.settings import build_options
+
+    path = features or random_cache(scratch / "random.h5", *RANDOM_CACHE[size])
+    found: dict[str, list[Any]] = {}
+    if "cache" in parts:
+        status.print("measuring the cache …")
+        found["cache"] = [bench_store(path, scratch, repeat)]
+    if "training" in parts:
+        found["training"] = []
+        for head in heads:
+            status.print(f"measuring an epoch of {head} …")
+            given = {"features": path, "head": head, "device": device, "seeds": 1, "train.precision": precision}
+            found["training"].append(bench_epoch(build_options(given), scratch, repeat))
+    return found
+
+
+def _ratios(rate: Any) -> dict[str, float]:
+    names = ("over_loop", "of_limit", "of_matrix_rate")
+    return {name: getattr(rate, name) for name in names if hasattr(rate, name)}
+
+
+def print_store(rates: Sequence[StoreRates]) -> None:
+    """Print how fast the cache is read."""
+    from mer.pipeline.console import results, table
+
+    shown = table("the cache", "utterances", ">MB", ">GB/s", ">a/b", ">a/c", ">one utterance, µs", ">as .npy, µs")
+    for rate in rates:
+        shown.add_row(
+            f"{rate.utterances:,}",
+            f"{rate.value_bytes / 1e6:.1f}",
+            f"{rate.value_bytes / rate.seconds['a'] / 1e9:.2f}",
+            f"{rate.over_loop:.2f}",
+            f"{rate.of_limit:.2f}",
+            f"{rate.microseconds['a']:.0f}",
+            f"{rate.microseconds['b']:.0f}",
+        )
+    results.print(shown)
+    results.print("a: mer · b: one .npy file per utterance · c: the bare bytes; all from the page cache")
+
+
+def print_epochs(rates: Sequence[EpochRates], device: str) -> None:
+    """Print what an epoch of each head costs."""
+    from mer.pipeline.console import results, table
+
+    shown = table(f"one epoch on {device}", "head", ">utterances/s", ">a, s", ">b, s", ">c, s", ">a/b", ">a/c")
+    for rate in rates:
+        shown.add_row(
+            rate.head,
+            f"{rate.utterances / rate.seconds['a']:,.0f}",
+            *(f"{rate.seconds[side]:.2f}" for side in "abc"),
+            f"{rate.over_loop:.2f}",
+            f"{rate.of_limit:.2f}",
+        )
+    results.print(shown)
+    results.print("a: mer · b: pickle, DataLoader, padding in collate_fn · c: bare forward and backward passes")
 
 
 def print_rates(rates: Sequence[Rates], size: str, device: str) -> None:
@@ -59,8 +170,9 @@ def print_rates(rates: Sequence[Rates], size: str, device: str) -> None:
     from mer.pipeline.console import results, table
 
     shown = table(
-        f"{size} models on {device}", "modality", ">clips/s", ">media s/s", ">a/b", ">a/c", ">TFLOP/s", ">of matmul"
-    )
+        f"extraction, {size} models on {device}",
+        "modality", ">clips/s", ">media s/s", ">a/b", ">a/c", ">TFLOP/s", ">of matmul",
+    )  # fmt: skip
     for rate in rates:
         shown.add_row(
             rate.modality,

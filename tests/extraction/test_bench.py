@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import json
 import timeit
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from typer.testing import CliRunner
 
+from mer.pipeline.bench_cache import random_cache
+from mer.pipeline.bench_training import bench_epoch
 from mer.pipeline.cli import app
 from mer.pipeline.matrix_rate import matrix_rate, operations
+from mer.pipeline.model import Layout, Parts
+from mer.pipeline.settings import build_options
+from mer.pipeline.team import Solo
 
 
 @pytest.mark.parametrize("modality", ["text", "audio", "face"])
 def test_the_loops_agree_and_the_ratios_follow(modality: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mer.pipeline.bench.matrix_rate", lambda device, precision: 1e13)  # no clock of this machine
-    asked = ["bench", "--size", "tiny", "--limit", "5", "--repeat", "2", "--device", "cpu", "--json"]
+    asked = ["bench", "--json", "--part=extraction", "--size=tiny", "--limit=5", "--repeat", "2", "--device", "cpu"]
     outcome = CliRunner().invoke(app, [*asked, "--modality", modality])
     assert outcome.exit_code == 0, outcome.output
-    (rate,) = json.loads(outcome.stdout)
+    (rate,) = json.loads(outcome.stdout)["extraction"]
     assert rate["clips"] == 5
     assert rate["bytes_written"] > 0
     assert rate["largest_difference"] < 2e-3  # float16 in the cache
@@ -31,6 +37,41 @@ def test_the_loops_agree_and_the_ratios_follow(modality: str, monkeypatch: pytes
     assert rate["of_matrix_rate"] == pytest.approx(rate["operations"] / np.median(a) / rate["matrix_rate"])
     assert 0 < rate["of_matrix_rate"] < 1
     assert rate["stage_seconds"][f"encode {modality}"] > 0
+
+
+def test_the_cache_and_an_epoch_are_measured_and_the_ratios_follow() -> None:
+    asked = ["bench", "--part", "cache", "--part", "training", "--head", "linear", "--head", "drkf", "--size", "tiny"]
+    outcome = CliRunner().invoke(app, [*asked, "--repeat", "1", "--device", "cpu", "--json"])
+    assert outcome.exit_code == 0, outcome.output
+    found = json.loads(outcome.stdout)
+    assert set(found) == {"cache", "training"}
+    (cache,) = found["cache"]
+    assert cache["utterances"] == 60
+    assert [rate["head"] for rate in found["training"]] == ["linear", "drkf"]
+    for rate in (cache, *found["training"]):
+        seconds = rate["seconds"]
+        assert rate["over_loop"] == pytest.approx(seconds["b"] / seconds["a"])
+        assert rate["of_limit"] == pytest.approx(seconds["c"] / seconds["a"])
+        assert min(seconds.values()) > 0
+    shown = CliRunner().invoke(app, [*asked, "--repeat", "1", "--device", "cpu"]).stdout
+    assert "the cache" in shown
+    assert "one epoch on cpu" in shown
+    assert CliRunner().invoke(app, ["bench", "--part", "sleep"]).exit_code != 0
+
+
+def test_all_sides_of_an_epoch_see_all_utterances(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = random_cache(tmp_path / "random.h5", 60, 8)
+    options = build_options({"features": cache, "head": "linear", "device": "cpu", "seeds": 1, "train.batch_size": 10})
+    seen: list[int] = []
+    losses = Solo.losses
+
+    def counted(self: Solo, parts: Parts, layout: Layout | None, progress: float) -> dict[str, torch.Tensor]:
+        seen.append(len(parts[3]))
+        return losses(self, parts, layout, progress)
+
+    monkeypatch.setattr(Solo, "losses", counted)
+    assert bench_epoch(options, tmp_path, repeat=1).utterances == 40
+    assert sum(seen) == 3 * 2 * 40  # three sides, two turns
 
 
 def test_operations_are_those_of_the_products_and_convolutions() -> None:
