@@ -10,8 +10,9 @@
 
 A copy is an utterance whose text and media digest are both those of another; one that the corpus declares to have been
 published twice (`CorpusInfo.known_copies`, MELD has one) is noted and let through. Validation comes from the training
-side, by dialogue where dialogues are known, else by speaker, else by row; it is never the test set. Under
-`speaker-folds`, rows of other speakers that share a dialogue with the test speaker take no part in that fold.
+side, by dialogue where dialogues are known, else by speaker, else by row; it is never the test set, and what had to be
+torn apart for it is noted. Under `speaker-folds`, rows of other speakers that share a dialogue with the test speaker
+take no part in that fold.
 """
 
 from __future__ import annotations
@@ -58,14 +59,16 @@ class Request:
     seed: int = 0
     known_copies: frozenset[tuple[str, str]] = frozenset()
     """Pairs of keys, training side first, that the corpus' authors published twice."""
-    usable: npt.NDArray[np.bool_] | None = None
-    """Rows that may take part at all; None means all with a label."""
 
     @property
     def rows(self) -> Rows:
-        """Rows that have a label and may take part."""
-        mask = labelled(self.label.kind, self.label.values)
-        return np.flatnonzero(mask if self.usable is None else mask & self.usable)
+        """Rows that have a label."""
+        return np.flatnonzero(labelled(self.label.kind, self.label.values))
+
+    def names(self, kind: str, rows: Rows) -> npt.NDArray[np.bool_]:
+        """Which rows name a `speaker` or `dialogue`, shape (len(rows),)."""
+        values = getattr(self.table, kind)
+        return np.array([values[row] != "" for row in rows], dtype=np.bool_)
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,10 @@ class Splits:
     """What must not cross from training or validation to test."""
 
 
+Made = tuple[list[Fold], list[str], tuple[str, ...]]
+"""Folds without their validation part, notes, and what must not cross to test besides copies."""
+
+
 def make_splits(protocol: str, request: Request, allow_leak: bool = False) -> Splits:
     """Build, validate and leak-check the folds of a protocol.
 
@@ -92,23 +99,30 @@ def make_splits(protocol: str, request: Request, allow_leak: bool = False) -> Sp
         raise MerError(f"unknown protocol {protocol!r}; {suggest(protocol, list(MAKERS))}")
     if not len(request.rows):
         raise MerError("no utterance has a label for this target; choose another with --target")
-    maker, apart = MAKERS[protocol]
-    folds, notes = maker(request)
-    if protocol == "kfold":
-        apart = tuple(kind for kind in ("speaker", "dialogue") if kind in notes[0])
-        notes = notes[1:]
-    folds = [_with_validation(fold, request) for fold in folds]
-    for fold in folds:
-        _check_parts(fold, request)
+    _refuse_idle(protocol, request)
+    folds, notes, apart = MAKERS[protocol](request)
+    for number, fold in enumerate(folds):
+        folds[number], torn = _with_validation(fold, request)
+        notes += torn
+        _check_parts(folds[number])
+        check_classes(folds[number], request.label)
     leaks = find_leaks(request, folds, (*apart, "copy"))
-    notes = [*notes, *_known_copies(request, folds)]
+    notes += _known_copies(request, folds)
     if leaks and not allow_leak:
         more = f" (and {len(leaks) - 1} more)" if len(leaks) > 1 else ""
         raise MerError(f"{leaks[0]}{more}; choose another --protocol, or accept it with --allow-leak")
     return Splits(protocol, tuple(folds), (*notes, *leaks), (*apart, "copy"))
 
 
-def _official(request: Request) -> tuple[list[Fold], list[str]]:
+def _refuse_idle(protocol: str, request: Request) -> None:
+    """Refuse options that cannot have an effect under a protocol."""
+    if request.folds is not None and protocol in ("official", "session5-test"):
+        raise MerError(f"protocol {protocol!r} has one fold; leave --folds out, or choose --protocol kfold")
+    if request.group_by != "auto" and protocol != "kfold":
+        raise MerError(f"protocol {protocol!r} knows no --group-by; leave it out, or choose --protocol kfold")
+
+
+def _official(request: Request) -> Made:
     split = np.asarray(request.table.split, dtype=object)[request.rows]
     parts = {name: request.rows[split == name] for name in ("train", "val", "test")}
     if not len(parts["test"]) or not len(parts["train"]):
@@ -121,13 +135,13 @@ def _official(request: Request) -> tuple[list[Fold], list[str]]:
     notes = (
         [f"{int(np.isin(split, others).sum())} utterances are in no official split and are left out"] if others else []
     )
-    return [Fold("official", parts["train"], parts["val"], parts["test"])], notes
+    return [Fold("official", parts["train"], parts["val"], parts["test"])], notes, ("dialogue",)
 
 
-def _leave_out(kind: str) -> Callable[[Request], tuple[list[Fold], list[str]]]:
+def _leave_out(kind: str) -> Callable[[Request], Made]:
     """Return the maker of leave-one-out folds over `session` or `speaker`."""
 
-    def make(request: Request) -> tuple[list[Fold], list[str]]:
+    def make(request: Request) -> Made:
         values = np.asarray(getattr(request.table, kind), dtype=object)
         names = sorted({str(values[row]) for row in request.rows} - {""}, key=_natural)
         if len(names) < 2:
@@ -152,59 +166,72 @@ def _leave_out(kind: str) -> Callable[[Request], tuple[list[Fold], list[str]]]:
             notes.append(
                 f"{dropped} rows (over all folds) share a dialogue with the test speaker and are left out there"
             )
-        return folds, notes
+        return folds, notes, ("speaker", "dialogue")
 
     return make
 
 
-def _last_session(request: Request) -> tuple[list[Fold], list[str]]:
-    folds, notes = _leave_out("session")(replace(request, folds=None))
-    return folds[-1:], notes
+def _last_session(request: Request) -> Made:
+    folds, notes, apart = _leave_out("session")(request)
+    return folds[-1:], notes, apart
 
 
-def _kfold(request: Request) -> tuple[list[Fold], list[str]]:
-    """Return grouped stratified folds; the first note names what the groups keep together."""
+def _kfold(request: Request) -> Made:
+    """Return grouped stratified folds; what the groups keep together must not cross."""
     from sklearn.model_selection import StratifiedGroupKFold
 
     count = request.folds or 5
     if count < 2:
         raise MerError(f"kfold needs at least 2 folds and {count} was asked for; raise --folds")
     rows = request.rows
-    kinds, groups = _grouping(request, count)
+    kinds, notes = _grouping(request, count)
+    groups = components(request, rows, kinds)
     if len(np.unique(groups)) < count:
+        other = ", or give up keeping them together with --group-by none" if kinds else ""
         raise MerError(
             f"{count} folds were asked for but there are only {len(np.unique(groups))} groups of "
-            f"{' and '.join(kinds) or 'rows'}; lower --folds"
+            f"{' and '.join(kinds) or 'rows'}; lower --folds{other}"
         )
     splitter = StratifiedGroupKFold(count, shuffle=True, random_state=request.seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # a class with fewer members than folds: checked below by us
         parts = list(splitter.split(rows, strata(request.label, rows), groups))
     folds = [Fold(f"fold-{n + 1}", rows[a], rows[:0], rows[b]) for n, (a, b) in enumerate(parts)]
-    return folds, [" ".join(kinds)]
+    return folds, notes, kinds
 
 
-def _grouping(request: Request, count: int) -> tuple[tuple[str, ...], Groups]:
-    """Choose what stays together: what was asked for, or the widest that still makes `count` groups."""
-    wanted = {"auto": (("speaker", "dialogue"), ("dialogue",), ("speaker",)), "none": ((),)}
-    choices = wanted.get(request.group_by, ((request.group_by,),))
-    for kinds in choices:
-        named = tuple(kind for kind in kinds if any(getattr(request.table, kind)[row] for row in request.rows))
-        groups = components(request, request.rows, named)
-        if len(np.unique(groups)) >= count or len(choices) == 1:
-            return named, groups
-    if any(any(getattr(request.table, kind)) for kind in ("speaker", "dialogue")):
-        return ("speaker",), components(request, request.rows, ("speaker",))
-    return (), components(request, request.rows, ())
+def _grouping(request: Request, count: int) -> tuple[tuple[str, ...], list[str]]:
+    """Choose what stays together, and say what was given up for it.
+
+    `auto` keeps what the corpus names. Only where speakers and dialogues together hang in fewer than `count` groups, as
+    in a series with the same cast throughout, it keeps the dialogues alone.
+    """
+    rows = request.rows
+    if request.group_by == "none":
+        return (), []
+    if request.group_by != "auto":
+        if not request.names(request.group_by, rows).any():
+            raise MerError(
+                f"no labelled utterance names a {request.group_by} for --group-by to keep together; "
+                "use --group-by auto or none"
+            )
+        return (request.group_by,), []
+    named = tuple(kind for kind in ("speaker", "dialogue") if request.names(kind, rows).any())
+    number = len(np.unique(components(request, rows, named)))
+    if len(named) < 2 or number >= count:
+        return named, []
+    return ("dialogue",), [
+        f"a speaker may be in several folds: speakers and their dialogues make only {number} groups for {count} folds"
+    ]
 
 
-MAKERS: Mapping[str, tuple[Callable[[Request], tuple[list[Fold], list[str]]], tuple[str, ...]]] = {
-    "official": (_official, ("dialogue",)),
-    "session-folds": (_leave_out("session"), ("speaker", "dialogue")),
-    "speaker-folds": (_leave_out("speaker"), ("speaker", "dialogue")),
-    "session5-test": (_last_session, ("speaker", "dialogue")),
-    "emobox-folds": (_leave_out("session"), ("speaker", "dialogue")),
-    "kfold": (_kfold, ()),
+MAKERS: Mapping[str, Callable[[Request], Made]] = {
+    "official": _official,
+    "session-folds": _leave_out("session"),
+    "speaker-folds": _leave_out("speaker"),
+    "session5-test": _last_session,
+    "emobox-folds": _leave_out("session"),
+    "kfold": _kfold,
 }
 
 
@@ -238,20 +265,15 @@ def strata(label: LabelColumn, rows: Rows) -> Rows:
     return np.where((values > 0.5).any(1), rare[first], len(rare)).astype(np.int64)
 
 
-def _with_validation(fold: Fold, request: Request) -> Fold:
-    """Hold out part of the training side when the fold has no validation part: whole dialogues, else whole speakers."""
+def _with_validation(fold: Fold, request: Request) -> tuple[Fold, list[str]]:
+    """Hold out part of the training side when the fold has no validation part, and say what was torn apart for it."""
     from sklearn.model_selection import StratifiedGroupKFold
 
     if len(fold.val):
-        return fold
-    parts = max(2, round(1 / request.val_fraction))
-    for kinds in (("dialogue",), ("speaker",), ()):
-        if kinds and not all(getattr(request.table, kinds[0])[row] for row in fold.train):
-            continue
-        groups = components(request, fold.train, kinds)
-        number = len(np.unique(groups))
-        if number >= min(parts, 3):
-            break
+        return fold, []
+    parts = round(1 / request.val_fraction)
+    groups, notes = _validation_groups(fold, request, min(parts, 3))
+    number = len(np.unique(groups))
     splitter = StratifiedGroupKFold(min(parts, number), shuffle=True, random_state=request.seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # classes rarer than the number of parts are fine here
@@ -262,11 +284,34 @@ def _with_validation(fold: Fold, request: Request) -> Fold:
                 f"fold {fold.name}: {len(fold.train)} training utterances are too few to hold out a validation part; "
                 "use fewer --folds or more data"
             ) from error
-    return replace(fold, train=np.sort(fold.train[keep]), val=np.sort(fold.train[held]))
+    return replace(fold, train=np.sort(fold.train[keep]), val=np.sort(fold.train[held])), notes
 
 
-def _check_parts(fold: Fold, request: Request) -> None:
-    """Refuse empty parts, a row in two parts, a single class, and test classes nobody can learn."""
+def _validation_groups(fold: Fold, request: Request, least: int) -> tuple[Groups, list[str]]:
+    """Group the training side by the first of dialogue, speaker and row that makes at least `least` groups."""
+    notes = []
+    for kind in ("dialogue", "speaker"):
+        known = request.names(kind, fold.train)
+        if not known.any():
+            continue
+        groups = components(request, fold.train, (kind,))
+        number = len(np.unique(groups))
+        if number >= least:
+            if not known.all():
+                notes.append(
+                    f"fold {fold.name}: {int((~known).sum())} training utterances name no {kind} and are held out for "
+                    "validation one by one"
+                )
+            return groups, notes
+        notes.append(
+            f"fold {fold.name}: {number} {kind}s are too few to hold one out for validation; the same {kind} may be in "
+            "training and validation"
+        )
+    return components(request, fold.train, ()), notes
+
+
+def _check_parts(fold: Fold) -> None:
+    """Refuse empty parts and a row in two parts."""
     for name in ("train", "val", "test"):
         if not len(getattr(fold, name)):
             raise MerError(
@@ -277,15 +322,19 @@ def _check_parts(fold: Fold, request: Request) -> None:
         raise MerError(
             f"fold {fold.name}: an utterance is in two parts; this is a fault of the protocol, please report it"
         )
-    if request.label.kind != "class":
+
+
+def check_classes(fold: Fold, label: LabelColumn) -> None:
+    """Refuse a single class, and test classes nobody can learn."""
+    if label.kind != "class":
         return
-    known = set(request.label.values[fold.train].tolist())
+    known = set(label.values[fold.train].tolist())
     if len(known) < 2:
-        only = request.label.classes[next(iter(known))]
+        only = label.classes[next(iter(known))]
         raise MerError(f"fold {fold.name}: all training utterances are {only!r}; a head needs at least two classes")
-    unseen = sorted(set(request.label.values[fold.test].tolist()) - known)
+    unseen = sorted(set(label.values[fold.test].tolist()) - known)
     if unseen:
-        names = ", ".join(repr(request.label.classes[code]) for code in unseen)
+        names = ", ".join(repr(label.classes[code]) for code in unseen)
         raise MerError(
             f"fold {fold.name}: class {names} is tested but absent from its training part; "
             "use fewer --folds, another --protocol, or --group-by"

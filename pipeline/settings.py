@@ -63,7 +63,8 @@ class Recipe:
     normalise: bool = True
     """Z-score every dimension with statistics of the fold's training rows."""
     val_fraction: float = 0.15
-    """Share of the training side held out where the protocol has no validation part of its own."""
+    """Share of the training side held out where the protocol has no validation part of its own: one of
+    round(1 / share) parts."""
     hide_turns: float = 0.0
     """With context: probability of hiding an utterance's own vector in training, so that its neighbours must speak."""
     deterministic: bool = False
@@ -91,7 +92,7 @@ class TrainOptions:
     folds: int | None = None
     """Number of folds; None takes the protocol's own (one per group, or 5 for `kfold`)."""
     group_by: str = "auto"
-    """What `kfold` keeps together: `auto`, `speaker`, `dialogue` or `none`."""
+    """What `kfold` keeps together: `auto` (what the corpus names), `speaker`, `dialogue` or `none`."""
     seeds: int = 5
     first_seed: int = 0
     split_seed: int = 0
@@ -239,8 +240,8 @@ def check_options(options: TrainOptions) -> None:
     ):
         if number < least:
             raise MerError(f"{name} = {number} is too small; it must be at least {least}")
-    if not recipe.lr > 0 or not 0 < recipe.val_fraction < 1 or not 0 <= recipe.warmup < 1:
-        raise MerError("train.lr must be positive, train.val_fraction within (0, 1) and train.warmup within [0, 1)")
+    if not recipe.lr > 0 or not 0 < recipe.val_fraction <= 0.5 or not 0 <= recipe.warmup < 1:
+        raise MerError("train.lr must be positive, train.val_fraction within (0, 0.5] and train.warmup within [0, 1)")
     if not 0 <= recipe.hide_turns < 1:
         raise MerError(f"train.hide_turns = {recipe.hide_turns} is not a probability below 1")
 

@@ -83,6 +83,44 @@ def test_speaker_folds_leave_out_shared_dialogues_and_say_so() -> None:
     assert any("share a dialogue with the test speaker" in note for note in splits.notes)
 
 
+def test_validation_keeps_dialogues_whole_when_an_utterance_names_none() -> None:
+    utterances = [replace(u, split="train" if u.split == "val" else u.split) for u in toy_utterances()]
+    request = request_for([replace(utterances[0], dialogue=""), *utterances[1:]])
+    splits = make_splits("official", request)
+    fold = splits.folds[0]
+    assert not values(request.table, "dialogue", fold.train) & values(request.table, "dialogue", fold.val) - {""}
+    assert "1 training utterances name no dialogue" in splits.notes[0]
+
+
+def test_validation_that_tears_dialogues_apart_says_so() -> None:
+    utterances = [replace(u, dialogue=u.split.replace("val", "train"), split=u.split) for u in toy_utterances()]
+    request = request_for([replace(u, split=u.split.replace("val", "train")) for u in utterances])
+    splits = make_splits("official", request)
+    fold = splits.folds[0]
+    assert values(request.table, "dialogue", fold.train) == values(request.table, "dialogue", fold.val) == {"train"}
+    assert not values(request.table, "speaker", fold.train) & values(request.table, "speaker", fold.val)
+    assert "1 dialogues are too few to hold one out for validation" in splits.notes[0]
+
+
+@pytest.mark.parametrize("speaker", [True, False])
+def test_kfold_does_not_tear_dialogues_apart_by_itself(speaker: bool) -> None:
+    utterances = [
+        replace(u, dialogue=f"d{i % 3}", speaker=u.speaker if speaker else "") for i, u in enumerate(toy_utterances())
+    ]
+    with pytest.raises(MerError, match=r"only 3 groups of dialogue; lower --folds, or .* --group-by none"):
+        make_splits("kfold", request_for(utterances))
+    splits = make_splits("kfold", request_for(utterances, folds=3))
+    assert splits.apart == ("dialogue", "copy")
+    assert any("a speaker may be in several folds" in note for note in splits.notes) is speaker
+    assert make_splits("kfold", request_for(utterances, group_by="none")).apart == ("copy",)
+
+
+@pytest.mark.parametrize("kind", ["speaker", "dialogue"])
+def test_kfold_cannot_keep_together_what_nobody_names(kind: str) -> None:
+    with pytest.raises(MerError, match=f"no labelled utterance names a {kind}"):
+        make_splits("kfold", request_for([replace(u, **{kind: ""}) for u in toy_utterances()], group_by=kind))
+
+
 def test_fewer_folds_merge_groups() -> None:
     folds = make_splits("session-folds", request_for(folds=2)).folds
     assert sorted(len(fold.name.split("+")) for fold in folds) == [2, 3]
@@ -95,6 +133,9 @@ def test_fewer_folds_merge_groups() -> None:
         ("session-folds", {"folds": 9}, "9 folds were asked for but there are 5 sessions"),
         ("kfold", {"folds": 500}, "500 folds were asked for but there are only"),
         ("kfold", {"folds": 1}, "at least 2 folds"),
+        ("official", {"folds": 3}, "protocol 'official' has one fold; leave --folds out"),
+        ("session5-test", {"folds": 2}, "protocol 'session5-test' has one fold; leave --folds out"),
+        ("session-folds", {"group_by": "dialogue"}, "protocol 'session-folds' knows no --group-by"),
     ],
 )
 def test_impossible_requests_are_told(protocol: str, changes: dict[str, object], told: str) -> None:

@@ -151,6 +151,7 @@ def test_a_finished_run_is_not_overwritten_and_an_unfinished_one_only_by_the_sam
         ({"protocol": "speaker-folds", "folds": 40}, "40 folds were asked for but there are 10 speakers"),
         ({"device": "cuda:99"}, "device 'cuda:99'"),
         ({"seeds": 0}, "seeds = 0 is too small"),
+        ({"train.val_fraction": 0.6}, r"train.val_fraction within \(0, 0.5\]"),
     ],
 )
 def test_wrong_requests_are_told_in_one_line(
