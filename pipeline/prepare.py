@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +18,7 @@ from .batches import epoch_shape
 from .metrics import labelled, selection_metric
 from .model import Blueprint, class_weights
 from .options import MODALITIES, resolve_device
-from .protocols import Request, Splits, copies_of, make_splits
+from .protocols import Request, Splits, check_classes, copies_of, make_splits
 from .runs import head_inputs
 from .settings import TrainOptions
 from .tensors import Normaliser, Source
@@ -115,14 +115,10 @@ def memory_budget(device: torch.device, wanted_gb: float | None) -> float:
 def split_store(store: FeatureStore, label: LabelColumn, options: TrainOptions) -> Splits:
     """Make the folds of the protocol."""
     table = store.utterances
-    digests: dict[str, list[bytes]] = {}
-    for name in store.set_names():
-        index = store.sets[name]
-        digests[index.spec.modality] = [b"" if not any(row) else row for row in map(bytes, index.sources)]
     request = Request(
         table=table,
         label=label,
-        copies=copies_of(digests, len(table)),
+        copies=copies_of(input_digests(store), len(table)),
         known_copies=frozenset((first, second) for first, second in store.corpus.get("known_copies") or ()),
         folds=options.folds,
         group_by=options.group_by,
@@ -131,6 +127,19 @@ def split_store(store: FeatureStore, label: LabelColumn, options: TrainOptions) 
     )
     protocol = options.protocol or str((store.corpus.get("protocols") or ["official"])[0])
     return make_splits(protocol, request, options.allow_leak)
+
+
+def input_digests(store: FeatureStore) -> dict[str, list[bytes]]:
+    """Per modality the digest of every utterance's input, empty where no features came of it.
+
+    Clips whose file is not there have equal digests and are no copies of each other for it.
+    """
+    digests: dict[str, list[bytes]] = {}
+    for index in store.sets.values():
+        known = digests.setdefault(index.spec.modality, [b""] * len(index.fates))
+        for row in np.flatnonzero(index.ok & index.sources.any(1)):
+            known[row] = index.sources[row].tobytes()
+    return digests
 
 
 def make_members(
@@ -145,6 +154,7 @@ def make_members(
         rows = fold.train[usable[fold.train]]
         if len(rows) < 2:
             raise MerError(f"fold {fold.name}: fewer than two training utterances have features; extract more of them")
+        check_classes(replace(fold, train=rows), label)
         if len(rows) < len(fold.train):
             notes.append(
                 f"fold {fold.name}: {len(fold.train) - len(rows)} training utterances have no modality at all "

@@ -13,17 +13,18 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from mer.cache import MerError, SpecMismatchError
+from mer.cache import Fate, FeatureStore, MerError, SpecMismatchError, write_catalogue
 from mer.pipeline.cli import app
 from mer.pipeline.compare import compare
 from mer.pipeline.evaluate import evaluate
+from mer.pipeline.prepare import prepare
 from mer.pipeline.runs import Run
 from mer.pipeline.settings import TrainOptions, build_options
 from mer.pipeline.sweep import run_sweep
 from mer.pipeline.train import train
 from mer.stages.protocols import LabelSpec
 
-from .toy import toy_utterances
+from .toy import TARGETS, toy_utterances
 
 FAST = ["--seeds", "1", "--epochs", "2", "--batch-size", "16", "--head", "linear", "--device", "cpu"]
 
@@ -161,6 +162,27 @@ def test_wrong_requests_are_told_in_one_line(
         train(build_options({**quick, "features": toy, "out": tmp_path / "run", **changes}))
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "run").exists()
+
+
+def test_clips_without_their_file_are_no_copies(toy: Path, quick: dict[str, Any]) -> None:
+    """Rows 0 (training) and 4 (test) have the same words and the same digest of their media."""
+    catalogue = FeatureStore.open(toy).catalogue
+    audio = next(index for index in catalogue.sets.values() if index.spec.modality == "audio")
+    for index in catalogue.sets.values():
+        index.sources[[0, 4]] = 7
+    write_catalogue(toy, catalogue)
+    with pytest.raises(MerError, match="leak in fold official: 1 x identical text and media"):
+        prepare(build_options({**quick, "features": toy}))
+    audio.fates[[0, 4]], audio.length[[0, 4]] = Fate.MISSING, 0
+    write_catalogue(toy, catalogue)
+    assert prepare(build_options({**quick, "features": toy})).splits.notes == ()
+
+
+def test_a_class_without_features_in_training_is_told(make_toy: Callable[..., Path], quick: dict[str, Any]) -> None:
+    alike = [replace(u, labels={"emotion": "happy" if i else "sad"}) for i, u in enumerate(toy_utterances())]
+    cache = make_toy(utterances=alike, targets={"emotion": TARGETS["emotion"]}, missing_audio=(0,), missing_text=(0,))
+    with pytest.raises(MerError, match="all training utterances are 'happy'; a head needs at least two classes"):
+        prepare(build_options({**quick, "features": cache}))
 
 
 def test_labels_absent_are_told(make_toy: Callable[..., Path], quick: dict[str, Any]) -> None:
