@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import logging
 import platform
@@ -11,6 +12,8 @@ from collections.abc import Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from mer.cache import MerError
 from mer.stages.registry import find
@@ -50,12 +53,21 @@ def open_run(prepared: Prepared, command: Sequence[str]) -> Run:
             logger.info("%s %s", "taking the finished run" if done else "going on with the unfinished run", path)
             return found
         if prepared.options.out is not None:
-            what = "a finished run" if done else "an unfinished run with other options"
+            what = f"{'a finished' if done else 'an unfinished'} run{_difference(found.facts['identity'], identity)}"
             raise MerError(f"{path}: holds {what}; choose another --out, or replace it with --overwrite")
     run = Run(path, facts)
     run.write()
     run.save_splits(split_keys(prepared))
     return run
+
+
+def _difference(one: dict[str, Any], other: dict[str, Any]) -> str:
+    """Say in what two runs are not the same; empty where they are."""
+    if one == other:
+        return ""
+    if one["options"] != other["options"]:
+        return " with other options"
+    return " on other data (labels, features or splits have changed since)"
 
 
 def _candidates(prepared: Prepared) -> Iterator[Path]:
@@ -80,6 +92,21 @@ def split_keys(prepared: Prepared) -> dict[str, dict[str, list[str]]]:
     }
 
 
+def data_digest(prepared: Prepared) -> str:
+    """Digest of the labels, dialogues and features of the rows that take part; features count by their checksums."""
+    table, label = prepared.store.utterances, prepared.label
+    parts = [part for m in prepared.members for part in (m.train, m.val, m.test)]
+    if prepared.options.context != "none":
+        parts += [m.companions for m in prepared.members]
+    rows = np.unique(np.concatenate(parts))
+    places = [(str(table.keys[row]), table.dialogue[row], int(table.turn[row])) for row in rows]
+    digest = hashlib.sha256(json.dumps([prepared.target, label.kind, label.classes, places]).encode())
+    digest.update(label.values[rows].tobytes())
+    for name in prepared.source.sets.values():
+        digest.update(prepared.store.sets[name].checksums[rows].tobytes())
+    return digest.hexdigest()[:16]
+
+
 def run_facts(prepared: Prepared, command: Sequence[str]) -> dict[str, Any]:
     """Everything `run.json` says before training."""
     options, store = prepared.options, prepared.store
@@ -95,7 +122,7 @@ def run_facts(prepared: Prepared, command: Sequence[str]) -> dict[str, Any]:
         "format": RUN_FORMAT,
         "version": RUN_VERSION,
         "status": "running",
-        "identity": {"options": asked, "features": features, "splits": digest},
+        "identity": {"options": asked, "features": features, "splits": digest, "data": data_digest(prepared)},
         "command": list(command),
         "corpus": store.corpus.get("name", store.path.stem),
         "features": {

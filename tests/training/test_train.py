@@ -134,6 +134,33 @@ def test_a_finished_run_is_not_overwritten_and_an_unfinished_one_only_by_the_sam
         train(build_options({**given, "out": tmp_path / "letters", "overwrite": True}))
 
 
+@pytest.mark.parametrize("changed", ["labels", "features", "turns"])
+def test_a_run_is_of_its_data(
+    make_toy: Callable[..., Path], quick: dict[str, Any], tmp_path: Path, changed: str
+) -> None:
+    """A run is taken or gone on with as long as the rows it is about are the same, wherever they lie."""
+    given = {**quick, "out": tmp_path / "run", "reuse": True, "train.epochs": 1}
+    made = train(build_options({**given, "features": make_toy()})).run
+    more = [*toy_utterances(), replace(toy_utterances()[0], key="new", labels={})]
+    grown = build_options({**given, "features": make_toy("grown.h5", utterances=more)})
+    assert train(grown).run.facts["features"] == made.facts["features"]  # the run that was there
+    other = make_toy("other.h5")
+    catalogue = FeatureStore.open(other).catalogue
+    if changed == "labels":
+        catalogue.utterances.labels["emotion"].values[[0, 1]] = catalogue.utterances.labels["emotion"].values[[1, 0]]
+    elif changed == "features":
+        next(iter(catalogue.sets.values())).checksums[0] += np.uint64(1)
+    else:
+        catalogue.utterances.turn[0] += 100
+    write_catalogue(other, catalogue)
+    with pytest.raises(MerError, match=r"holds a finished run on other data .*; choose another --out"):
+        train(build_options({**given, "features": other}))
+    made.facts["status"] = "running"
+    made.write()
+    with pytest.raises(MerError, match="holds an unfinished run on other data"):
+        train(build_options({**given, "features": other}))
+
+
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
