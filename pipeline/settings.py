@@ -24,9 +24,9 @@ from pathlib import Path
 from typing import Any
 
 from mer.cache import MerError
+from mer.stages.heads.configs import CONTEXTS
 from mer.stages.registry import suggest
 
-CONTEXTS = ("none", "bigru", "transformer")
 CLASS_WEIGHTS = ("none", "balanced", "sqrt")
 PARALLEL = ("auto", "stacked", "sequential")
 
@@ -122,6 +122,8 @@ class TrainOptions:
 
 
 SECTIONS = ("train", "head", "context")
+FULL = {"head": "head.name", "context": "context.kind"}
+"""Short names of settings to their full ones."""
 SIMPLE = {f.name for f in fields(TrainOptions)} - {"recipe", "head_settings", "context_settings", "head", "context"}
 
 
@@ -172,9 +174,9 @@ def build_options(given: Mapping[str, Any], config: Path | None = None, settings
     flat: dict[str, Any] = {}
     for key, value in (read_settings(config) if config else {}).items():
         nested = isinstance(value, dict) and key in SECTIONS
-        flat.update({f"{key}.{name}": item for name, item in value.items()} if nested else {key: value})
-    flat.update(given)
-    flat.update(parse_assignment(text) for text in settings)
+        flat.update({f"{key}.{name}": item for name, item in value.items()} if nested else {FULL.get(key, key): value})
+    for key, value in (*given.items(), *map(parse_assignment, settings)):
+        flat[FULL.get(key, key)] = value
     return options_from(flat)
 
 
@@ -188,10 +190,8 @@ def options_from(flat: Mapping[str, Any]) -> TrainOptions:
             parts[section][name] = value
         elif key in SIMPLE:
             simple[key] = value
-        elif key in ("head", "context"):
-            parts[key]["name" if key == "head" else "kind"] = value
         else:
-            known = sorted(SIMPLE) + [f"train.{f.name}" for f in fields(Recipe)] + ["head.name", "context.kind"]
+            known = sorted(SIMPLE) + [f"train.{f.name}" for f in fields(Recipe)] + list(FULL.values())
             raise MerError(f"unknown setting {key!r}; {suggest(key, known)}")
     if "features" not in simple:
         raise MerError("no features named; give --features FILE (what mer extract wrote)")
@@ -287,6 +287,7 @@ def _typed(value: Any, hint: Any, name: str) -> Any:
         items = (
             value.split(",") if isinstance(value, str) else list(value) if isinstance(value, list | tuple) else [value]
         )
+        items = [item.strip() if isinstance(item, str) else item for item in items]
         return tuple(_typed(item, arguments[0], name) for item in items)
     if hint is bool and isinstance(value, bool):
         return value

@@ -80,7 +80,7 @@ def train(
     given: dict[str, Any] = {
         "features": features, "head": head, "target": target, "protocol": protocol, "folds": folds, "seeds": seeds,
         "group_by": group_by, "context": context, "device": device, "parallel": parallel, "memory_gb": memory_gb,
-        "out": out, "modalities": modalities.split(",") if modalities else None, "train.epochs": epochs,
+        "out": out, "modalities": modalities or None, "train.epochs": epochs,
         "train.batch_size": batch_size, "train.lr": lr, "train.select": select, "train.class_weights": class_weights,
         "allow_leak": allow_leak or None, "tensorboard": tensorboard or None, "overwrite": overwrite or None,
         "sets": dict(item.partition("=")[::2] for item in features_of) if features_of else None,

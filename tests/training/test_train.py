@@ -234,6 +234,8 @@ def test_settings_come_from_a_file_and_the_command_line_wins(toy: Path, tmp_path
     assert dict(options.head_settings) == {"dim": 16}
     assert dict(options.context_settings) == {"causal": True}
     assert (options.recipe.lr, options.recipe.clip, options.recipe.epochs) == (2e-4, 2.0, 1)
+    options = build_options({"head": "mlp", "context": "none"}, config, ["head.name=drkf", "context=transformer"])
+    assert (options.head, options.context) == ("drkf", "transformer")
     config.write_text("seeds = ")
     with pytest.raises(MerError, match="is not TOML"):
         build_options({}, config)
@@ -243,6 +245,10 @@ def test_settings_come_from_a_file_and_the_command_line_wins(toy: Path, tmp_path
         build_options({"features": toy}, settings=["head.dim"])
     with pytest.raises(MerError, match="no features named"):
         build_options({})
+
+
+def test_lists_may_have_blanks(toy: Path) -> None:
+    assert build_options({"features": toy, "modalities": "text, audio"}).modalities == ("text", "audio")
 
 
 def test_identity_leaves_out_place_and_pace(toy: Path) -> None:
