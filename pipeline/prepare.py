@@ -20,7 +20,7 @@ from .model import Blueprint, class_weights
 from .options import MODALITIES, resolve_device
 from .protocols import Request, Splits, check_classes, copies_of, make_splits
 from .runs import head_inputs
-from .settings import TrainOptions
+from .settings import Recipe, TrainOptions, check_options
 from .tensors import Normaliser, Source
 
 MEMORY_SHARE = 0.6
@@ -50,14 +50,14 @@ class Prepared:
 
 def prepare(options: TrainOptions) -> Prepared:
     """Open the cache and settle target, modalities, folds and members."""
+    check_options(options)
     device = torch.device(resolve_device(options.device))
     store = FeatureStore.open(options.features)
     target, label = choose_target(store, options.target)
     sets = choose_sets(store, options.modalities, options.sets)
     most = {modality: options.recipe.steps(modality) for modality in sets}
     selection_metric(label.kind, options.recipe.select)
-    if label.kind != "class" and options.recipe.class_weights != "none":
-        raise MerError(f"train.class_weights needs a target of classes, and {target!r} is of kind {label.kind!r}")
+    check_fits(options.recipe, target, label.kind)
     inputs = head_inputs({m: store.sets[name].spec for m, name in sets.items()}, label.kind, label.classes)
     blueprint = Blueprint(
         options.head, options.head_settings, options.context, options.context_settings, inputs, options.recipe
@@ -67,6 +67,17 @@ def prepare(options: TrainOptions) -> Prepared:
     source = Source.open(store, sets, most, head.pooling, memory_budget(device, options.memory_gb))
     members, notes = make_members(store, label, source, splits, options)
     return Prepared(options, store, target, label, source, splits, members, blueprint, device, [*splits.notes, *notes])
+
+
+def check_fits(recipe: Recipe, target: str, kind: str) -> None:
+    """Refuse settings of the loss that this kind of target has no use for."""
+    for name, needed, noun in (
+        ("class_weights", "class", "classes"),
+        ("label_smoothing", "class", "classes"),
+        ("real_loss", "real", "numbers"),
+    ):
+        if kind != needed and getattr(recipe, name) != getattr(Recipe, name):
+            raise MerError(f"train.{name} needs a target of {noun}, and {target!r} is of kind {kind!r}; leave it out")
 
 
 def choose_target(store: FeatureStore, wanted: str | None) -> tuple[str, LabelColumn]:

@@ -18,13 +18,13 @@ from __future__ import annotations
 import tomllib
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from mer.cache import MerError
-from mer.stages.heads.configs import CONTEXTS
+from mer.stages.heads.configs import CONTEXTS, fractions
 from mer.stages.registry import suggest
 
 CLASS_WEIGHTS = ("none", "balanced", "sqrt")
@@ -57,7 +57,7 @@ class Recipe:
     precision: str = "auto"
     """`float32`, `bfloat16` autocast, or `auto`: bfloat16 on a GPU, float32 elsewhere."""
     text_steps: int = 256
-    """Most steps of one utterance per modality; longer ones are thinned by a uniform stride, never cut."""
+    """Most steps of one utterance per modality, 0 for any; longer ones are thinned by a uniform stride, never cut."""
     audio_steps: int = 750
     face_steps: int = 300
     normalise: bool = True
@@ -199,7 +199,7 @@ def options_from(flat: Mapping[str, Any]) -> TrainOptions:
     head = parts["head"].pop("name", TrainOptions.head)
     context = parts["context"].pop("kind", TrainOptions.context)
     typed = settings_of(TrainOptions, simple, "")
-    options = TrainOptions(
+    return TrainOptions(
         **typed,
         head=head,
         context=context,
@@ -207,8 +207,6 @@ def options_from(flat: Mapping[str, Any]) -> TrainOptions:
         head_settings=parts["head"],
         context_settings=parts["context"],
     )
-    check_options(options)
-    return options
 
 
 def _local(features: Any) -> Any:
@@ -220,7 +218,7 @@ def _local(features: Any) -> Any:
 
 
 def check_options(options: TrainOptions) -> None:
-    """Refuse values outside their range or list."""
+    """Refuse values outside their range or list, and settings that could not have an effect."""
     recipe = options.recipe
     for name, value, known in (
         ("context.kind", options.context, CONTEXTS),
@@ -232,18 +230,31 @@ def check_options(options: TrainOptions) -> None:
     ):
         if value not in known:
             raise MerError(f"{name} = {value!r} is not possible; use one of {', '.join(known)}")
-    for name, number, least in (
-        ("seeds", options.seeds, 1),
-        ("folds", options.folds if options.folds is not None else 1, 1),
-        ("train.epochs", recipe.epochs, 1),
-        ("train.batch_size", recipe.batch_size, 2),
-    ):
-        if number < least:
+    for name, number, least in _least(options):
+        if not number >= least:
             raise MerError(f"{name} = {number} is too small; it must be at least {least}")
-    if not recipe.lr > 0 or not 0 < recipe.val_fraction <= 0.5 or not 0 <= recipe.warmup < 1:
-        raise MerError("train.lr must be positive, train.val_fraction within (0, 0.5] and train.warmup within [0, 1)")
-    if not 0 <= recipe.hide_turns < 1:
-        raise MerError(f"train.hide_turns = {recipe.hide_turns} is not a probability below 1")
+    fractions(recipe, "warmup", "label_smoothing", "hide_turns", section="train")
+    if not recipe.lr > 0 or not 0 < recipe.val_fraction <= 0.5:
+        raise MerError("train.lr must be positive and train.val_fraction within (0, 0.5]")
+    if options.memory_gb is not None and not options.memory_gb > 0:
+        raise MerError(f"memory_gb = {options.memory_gb} leaves no room for features; give a number above 0")
+    if recipe.hide_turns and options.context == "none":
+        raise MerError("train.hide_turns hides turns from a context; add --context bigru or transformer")
+    if options.parallel == "stacked" and options.context != "none":
+        raise MerError("runs with a dialogue context cannot be stacked; use --parallel auto or sequential")
+
+
+def _least(options: TrainOptions) -> Iterator[tuple[str, float, int]]:
+    """Numbers by name with the least each may be."""
+    yield "seeds", options.seeds, 1
+    yield "folds", options.folds if options.folds is not None else 1, 1
+    yield "first_seed", options.first_seed, 0
+    yield "split_seed", options.split_seed, 0
+    yield "checkpoint_seconds", options.checkpoint_seconds, 0
+    yield "train.epochs", options.recipe.epochs, 1
+    yield "train.batch_size", options.recipe.batch_size, 2
+    for name in ("weight_decay", "clip", "patience", "text_steps", "audio_steps", "face_steps"):
+        yield f"train.{name}", getattr(options.recipe, name), 0
 
 
 def settings_of(config: type[Any], given: Mapping[str, Any], prefix: str) -> dict[str, Any]:

@@ -30,6 +30,13 @@ def positive(config: object, *fields: str, section: str = "head") -> None:
             raise MerError(f"{section}.{field} is {getattr(config, field)}; it must be at least 1")
 
 
+def not_negative(config: object, *fields: str, section: str = "head") -> None:
+    """Refuse numbers below 0."""
+    for field in fields:
+        if not getattr(config, field) >= 0:
+            raise MerError(f"{section}.{field} is {getattr(config, field)}; it must be at least 0")
+
+
 def divides(heads: int, dim: int) -> None:
     """Refuse an attention width that its heads do not divide."""
     if heads < 1 or dim < 1 or dim % heads:
@@ -64,6 +71,7 @@ class SequenceConfig:
     def __post_init__(self) -> None:
         fractions(self, "dropout", "input_dropout", "hide_tokens", "hide_spans", "modality_dropout")
         positive(self, "dim", "audio_stride", "face_stride", "span")
+        not_negative(self, "noise")
 
     @property
     def pooling(self) -> dict[str, int]:
@@ -110,6 +118,8 @@ class DrkfConfig(SequenceConfig):
         super().__post_init__()
         one_of("variant", self.variant, ("corrected", "faithful"))
         one_of("kl_target", self.kl_target, ("raw", "label"))
+        positive(self, "fusion_layers", "expand", "blocks", "ed_rounds", "ed_limit")
+        not_negative(self, "adapter_layers", "ed", "intra", "cross", "mse", "kl", "unimodal")
         divides(self.heads, self.dim)
 
 
@@ -134,6 +144,10 @@ class ConcatConfig(PooledConfig):
     hidden: int = 128
     """Width of the layer after concatenation."""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        positive(self, "hidden")
+
 
 @dataclass(frozen=True)
 class LateConfig(PooledConfig):
@@ -143,6 +157,10 @@ class LateConfig(PooledConfig):
     """Dropout before the classifiers."""
     unimodal: float = 1.0
     """Weight of the mean of the unimodal losses."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        not_negative(self, "unimodal")
 
 
 @dataclass(frozen=True)
@@ -202,6 +220,7 @@ class MisaConfig(SequenceConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        not_negative(self, "layers", "similarity", "difference", "reconstruction")
         divides(self.heads, self.dim)
 
 
@@ -222,6 +241,8 @@ class MultConfig(SequenceConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        positive(self, "layers", "expand")
+        not_negative(self, "memory_layers")
         divides(self.heads, self.dim)
 
 
@@ -274,6 +295,11 @@ class FdrlConfig(SequenceConfig):
         one_of("disparity", self.disparity, ("cka", "hsic", "misa", "classify", "none"))
         one_of("disparity_scope", self.disparity_scope, ("class", "global"))
         one_of("disparity_pairs", self.disparity_pairs, ("all", "private"))
+        fractions(self, "fusion_dropout")
+        positive(self, "expand", "bins")
+        not_negative(self, "layers", "predict_weight", "align_weight", "disparity_weight")
+        if not self.temperature > 0:
+            raise MerError(f"head.temperature is {self.temperature}; it must be above 0")
         divides(self.heads, self.dim)
 
 
