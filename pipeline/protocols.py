@@ -274,10 +274,10 @@ def _with_validation(fold: Fold, request: Request) -> tuple[Fold, list[str]]:
     parts = round(1 / request.val_fraction)
     groups, notes = _validation_groups(fold, request, min(parts, 3))
     number = len(np.unique(groups))
-    splitter = StratifiedGroupKFold(min(parts, number), shuffle=True, random_state=request.seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # classes rarer than the number of parts are fine here
         try:
+            splitter = StratifiedGroupKFold(min(parts, number), shuffle=True, random_state=request.seed)
             keep, held = next(splitter.split(fold.train, strata(request.label, fold.train), groups))
         except ValueError as error:
             raise MerError(

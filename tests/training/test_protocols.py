@@ -102,6 +102,13 @@ def test_validation_that_tears_dialogues_apart_says_so() -> None:
     assert "1 dialogues are too few to hold one out for validation" in splits.notes[0]
 
 
+def test_nothing_to_hold_out_is_told() -> None:
+    alike = request_for([replace(u, split="train" if u.split == "val" else u.split) for u in toy_utterances()])
+    copies = np.where(np.array(alike.table.split) == "train", 1, -1)  # the training side is one clip all over
+    with pytest.raises(MerError, match="too few to hold out a validation part; use fewer --folds or more data"):
+        make_splits("official", replace(alike, copies=copies))
+
+
 @pytest.mark.parametrize("speaker", [True, False])
 def test_kfold_does_not_tear_dialogues_apart_by_itself(speaker: bool) -> None:
     utterances = [
