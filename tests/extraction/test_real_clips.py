@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import shutil
 from pathlib import Path
 
@@ -16,8 +15,8 @@ from mer.pipeline.options import ExtractOptions
 
 
 @pytest.fixture(scope="module")
-def real(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[ExtractSummary, list[dict[str, str]]]:
-    """Extract a copy of the real clips with the demo encoders and YuNet."""
+def asked(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[ExtractOptions, list[dict[str, str]]]:
+    """What extracts a copy of the real clips with the demo encoders and YuNet, and what is known of the clips."""
     folder = tmp_path_factory.mktemp("real")
     root = Path(shutil.copytree(shared_data / "clips", folder / "clips"))
     with (root / "clips.csv").open(encoding="utf-8") as file:
@@ -32,7 +31,12 @@ def real(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[E
         encoders={"text": ("demo-text",), "audio": ("demo-audio",), "face": ("demo-face",)},
         face_detector=str(shared_data / "weights" / "face_detection_yunet_2023mar.onnx"),
     )
-    return extract(options, HERE), facts
+    return options, facts
+
+
+@pytest.fixture(scope="module")
+def real(asked: tuple[ExtractOptions, list[dict[str, str]]]) -> tuple[ExtractSummary, list[dict[str, str]]]:
+    return extract(asked[0], HERE), asked[1]
 
 
 def test_every_clip_has_a_fate_and_faces_are_found_where_people_are(
@@ -41,19 +45,25 @@ def test_every_clip_has_a_fate_and_faces_are_found_where_people_are(
     summary, facts = real
     store = FeatureStore.open(summary.catalogue)
     face, audio = store.sets[store.pick("face")], store.sets[store.pick("audio")]
-    report = {}
     for row, fact in enumerate(facts):
         fraction = float(fact["face_fraction"])
         assert Fate(int(face.fates[row])) == (Fate.OK if fraction > 0 else Fate.MISSING), fact["path"]
-        report[fact["path"]] = (round(float(face.coverage[row]), 2), fraction)
         # One person is followed, so where several are in view the coverage may be lower than the share of any face.
         if fact["max_faces"] == "1":
             assert face.coverage[row] == pytest.approx(fraction, abs=0.15), fact["path"]
         assert Fate(int(audio.fates[row])) == (Fate.OK if fact["audio_codec"] else Fate.MISSING), fact["path"]
         assert store.utterances.duration_seconds[row] == pytest.approx(float(fact["duration_seconds"]), abs=0.7)
-    print("coverage found, share of frames with a face:", json.dumps(report))
     assert not (face.fates == Fate.PENDING).any()
     assert verify(summary.catalogue) == []
+
+
+def test_a_second_run_over_real_clips_does_no_work(
+    asked: tuple[ExtractOptions, list[dict[str, str]]], real: tuple[ExtractSummary, list[dict[str, str]]]
+) -> None:
+    catalogue = real[0].catalogue
+    before = catalogue.read_bytes()
+    assert extract(asked[0], HERE).clips == 0
+    assert catalogue.read_bytes() == before
 
 
 def test_an_hdf5_library_alone_reads_an_utterance(real: tuple[ExtractSummary, list[dict[str, str]]]) -> None:
