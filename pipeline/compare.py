@@ -73,6 +73,7 @@ class Pair:
     metric: str
     difference: float
     """Second minus first, mean over seeds of the pooled metric."""
+    """NaN where the metric of a run is undefined."""
     p: float
     p_holm: float
     groups: int
@@ -89,7 +90,7 @@ def compare(paths: Sequence[Path], metric: str = "auto", draws: int = DRAWS, see
     Raises
     ------
     MerError
-        If fewer than two runs are named, or they share no target or no test utterances.
+        If fewer than two runs are named, or they share no target, no test utterances or not the labels of those.
     """
     if len(paths) < 2:
         raise MerError("name at least two runs to compare")
@@ -115,6 +116,12 @@ def _pair(a: Pooled, b: Pooled, metric: str, draws: int, seed: int) -> Pair:
     if not len(shared):
         raise MerError(f"{a.run.path} and {b.run.path} share no test utterances: not comparable")
     labels = a.labels[in_a]
+    differs = ~np.isclose(labels, b.labels[in_b], equal_nan=True).reshape(len(shared), -1).all(1)
+    if differs.any():
+        raise MerError(
+            f"{differs.sum()} of {len(shared)} shared test utterances have other labels in {b.run.path} than in "
+            f"{a.run.path}: not comparable; train both on the same file"
+        )
     known = labelled(a.run.kind, labels)
     in_a, in_b, labels = in_a[known], in_b[known], labels[known]
     group = np.unique(a.group[in_a], return_inverse=True)[1]
@@ -203,8 +210,12 @@ def permute(
 
 
 def two_sided(differences: npt.NDArray[np.float64]) -> float:
-    """Share of draws at least as far from zero as the first, which is the observed one and counts itself."""
-    return float(np.mean(np.abs(differences) >= abs(differences[0]) - 1e-12))
+    """Share of draws at least as far from zero as the first, which is the observed one and counts itself.
+
+    NaN if that one is undefined; other undefined draws count as far.
+    """
+    observed = abs(differences[0])
+    return float("nan") if np.isnan(observed) else float(np.mean(~(np.abs(differences) < observed - 1e-12)))
 
 
 def mcnemar(
@@ -220,17 +231,22 @@ def mcnemar(
 
 
 def holm(values: Sequence[float]) -> list[float]:
-    """Holm's adjustment: with m tests the smallest p counts m-fold, the next (m - 1)-fold, never decreasing."""
-    adjusted = [0.0] * len(values)
-    running = 0.0
-    for rank, index in enumerate(np.argsort(values)):
-        running = max(running, min(1.0, (len(values) - rank) * values[index]))
+    """Holm's adjustment: with m tests the smallest p counts m-fold, the next (m - 1)-fold, never decreasing.
+
+    NaN stays NaN and counts as no test.
+    """
+    adjusted = [float("nan")] * len(values)
+    running, tests = 0.0, int((~np.isnan(values)).sum())
+    for rank, index in enumerate(np.argsort(values)[:tests]):  # NaN comes last
+        running = max(running, min(1.0, (tests - rank) * values[index]))
         adjusted[index] = running
     return adjusted
 
 
 def verdict(pair: Pair) -> str:
     """One sentence about a pair."""
+    if np.isnan(pair.p_holm):
+        return "undefined: one of the runs has no value of this metric"
     if pair.p_holm >= 0.05:
         return f"no evidence of a difference (p = {pair.p_holm:.3f})"
     ahead = (pair.difference < 0) == (pair.metric in LOWER_IS_BETTER)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,8 @@ from .team import Solo
 from .tensors import Source
 
 CLOSE = 1e-4
+SAME_LABELS = 0.9
+"""Share of the recorded labels that a file must repeat to be the run's corpus; the rest may have been corrected."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +51,8 @@ class Evaluation:
 def evaluate(path: Path, features: Path | None = None, device: str = "auto") -> Evaluation:
     """Score every member of a run on its test utterances.
 
-    On the corpus it was trained on, each member is scored on the test keys of its own fold. On another corpus, every
-    member is scored on the `test` split, or on everything when there are no splits.
+    On the corpus it was trained on (`is_own_corpus`), each member is scored on the test keys of its own fold. On
+    another corpus, every member is scored on the `test` split, or on everything when there are no splits.
 
     Parameters
     ----------
@@ -76,14 +78,14 @@ def evaluate(path: Path, features: Path | None = None, device: str = "auto") -> 
     chosen = torch.device(resolve_device(device))
     source = Source.open(store, sets, steps, run.pooling(), memory_budget(chosen, None))
     rows, notes = rows_to_score(run, store, label)
-    parts, entries = {}, []
+    arena = arena_for(run, store, source, label, chosen)
+    parts, entries, priors = {}, [], {}
     for facts in run.members:
         member = run.load_member(facts["name"])
-        found = predict_member(run, member, store, source, label, rows[facts["fold"]], chosen)
-        parts[member.name] = found
+        found = predict_member(run, member, store, arena, label, rows[facts["fold"]])
+        parts[member.name], priors[member.name] = found, member.prior
         scores = clean(score(run.kind, found.labels, found.outputs))
         entries.append({**{k: facts[k] for k in ("name", "fold", "seed", "best_epoch", "best_score")}, "test": scores})
-    priors = {m["name"]: run.load_member(m["name"]).prior for m in entries}
     metrics = summarise(run.kind, len(run.classes), entries, parts, priors)
     return Evaluation(run, where, entries, metrics, parts, notes, _as_recorded(run, parts))
 
@@ -142,10 +144,9 @@ def rows_to_score(run: Run, store: FeatureStore, label: LabelColumn) -> tuple[di
     """
     known = labelled(label.kind, label.values)
     table = store.utterances
-    same = store.corpus.get("name", store.path.stem) == run.facts["corpus"]
     rows: dict[str, Rows] = {}
     notes = []
-    if same:
+    if is_own_corpus(run, store, label):
         number = {key: row for row, key in enumerate(table.keys)}
         for fold, parts in run.splits().items():
             here = [number[key] for key in parts["test"] if key in number]
@@ -166,36 +167,45 @@ def rows_to_score(run: Run, store: FeatureStore, label: LabelColumn) -> tuple[di
     return rows, notes
 
 
+def is_own_corpus(run: Run, store: FeatureStore, label: LabelColumn) -> bool:
+    """Whether a file holds the corpus of a run: its name, some of its keys, and the labels it recorded for them.
+
+    Every folder of clips is called `folder`, and many number their clips from 1, so neither name nor keys will do.
+    """
+    number = {key: row for row, key in enumerate(store.utterances.keys)}
+    keys = {key for parts in run.splits().values() for part in parts.values() for key in part}
+    if store.corpus.get("name", store.path.stem) != run.facts["corpus"] or not keys & number.keys():
+        return False
+    recorded: dict[str, Any] = {}
+    for member in run.members:
+        found = run.predictions(member["name"])
+        recorded |= dict(zip(found.keys.tolist(), found.labels, strict=True))
+    shared = [key for key in recorded if key in number]
+    values = label.values[[number[key] for key in shared]]
+    known = labelled(label.kind, values)
+    if not known.any():
+        return True
+    equal = np.isclose(values[known], np.array([recorded[key] for key in shared])[known]).reshape(int(known.sum()), -1)
+    return bool(equal.all(1).mean() >= SAME_LABELS)
+
+
 def predict_member(
-    run: Run,
-    member: LoadedMember,
-    store: FeatureStore,
-    source: Source,
-    label: LabelColumn,
-    rows: Rows,
-    device: torch.device,
+    run: Run, member: LoadedMember, store: FeatureStore, arena: Arena, label: LabelColumn, rows: Rows
 ) -> Predictions:
-    """Predict some rows with one loaded model."""
-    arena = arena_for(run, member, store, source, label, device)
+    """Predict some rows with one loaded model, on the features that `arena` holds for all of them."""
+    own = replace(arena, normalisers={m: [n] for m, n in member.normalisers.items()}, priors=member.prior[None])
     nothing = np.zeros(0, dtype=np.int64)
     beside = _companions(run, store, label, member.facts["fold"], rows)
     one = Member(0, member.facts["fold"], member.facts["seed"], nothing, nothing, rows, beside)
-    gatherer = arena.gatherer([one], stacked=False)
-    outputs, vectors = predict(arena, Solo(member.model, device), gatherer, [one], [rows])[0]
-    return predictions_of(store, arena, "test", rows, outputs, vectors)
+    gatherer = own.gatherer([one], stacked=False)
+    outputs, vectors = predict(own, Solo(member.model, own.device), gatherer, [one], [rows])[0]
+    return predictions_of(store, own, "test", rows, outputs, vectors)
 
 
-def arena_for(
-    run: Run,
-    member: LoadedMember,
-    store: FeatureStore,
-    source: Source,
-    label: LabelColumn,
-    device: torch.device,
-) -> Arena:
-    """Return an arena in which one loaded model can predict."""
+def arena_for(run: Run, store: FeatureStore, source: Source, label: LabelColumn, device: torch.device) -> Arena:
+    """Return what all loaded models share when they predict; normalisers and prior are each model's own."""
     recipe = run.recipe
-    return Arena(
+    arena = Arena(
         source=source,
         labels=label.values.astype(np.float32) if label.kind == "real" else label.values,
         dialogue=store.utterances.dialogue,
@@ -208,9 +218,12 @@ def arena_for(
         half=recipe.precision == "bfloat16" or (recipe.precision == "auto" and device.type == "cuda"),
         in_context=run.facts["context"] != "none",
         budget_bytes=memory_budget(device, None),
-        normalisers={m: [n] for m, n in member.normalisers.items()},
-        priors=member.prior[None],
+        normalisers={},
+        priors=np.zeros((0, 0), dtype=np.float32),
     )
+    if not source.streamed:
+        arena.whole()  # here, so that the models find it instead of each reading the cache
+    return arena
 
 
 def _companions(run: Run, store: FeatureStore, label: LabelColumn, fold: str, rows: Rows) -> Rows:

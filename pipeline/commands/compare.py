@@ -22,6 +22,7 @@ def compare(
 
     pairs = pairs_of(runs, metric)
     if as_json:
-        typer.echo(json.dumps([dataclasses.asdict(pair) for pair in pairs]))
+        listed = [{k: None if v != v else v for k, v in dataclasses.asdict(pair).items()} for pair in pairs]  # no NaN
+        typer.echo(json.dumps(listed))
         return
     print_comparison(runs, pairs, results)

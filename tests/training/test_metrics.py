@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, f1_score, recall_score
 
 from mer.cache import MerError
-from mer.pipeline.compare import holm, mcnemar, permute, permute_classes
+from mer.pipeline.compare import holm, mcnemar, permute, permute_classes, two_sided
 from mer.pipeline.metrics import (
     average_precision,
     better,
@@ -166,6 +166,13 @@ def test_mcnemar_by_hand() -> None:
 
 def test_holm_by_hand() -> None:
     assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+
+
+def test_an_undefined_difference_has_no_p() -> None:
+    nan = float("nan")
+    assert np.isnan(two_sided(np.array([nan, 0.1, nan])))
+    assert two_sided(np.array([0.5, 0.1, nan, 0.2])) == 0.5
+    np.testing.assert_allclose(holm([0.02, nan, 0.04]), [0.04, nan, 0.04])
 
 
 def test_permutation_of_equal_runs_is_one() -> None:

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from mer.cache import Fate, FeatureStore, MerError, SpecMismatchError, write_catalogue
 from mer.pipeline.cli import app
-from mer.pipeline.compare import compare
+from mer.pipeline.compare import compare, verdict
 from mer.pipeline.evaluate import evaluate
 from mer.pipeline.prepare import prepare
 from mer.pipeline.runs import Run
@@ -24,7 +24,7 @@ from mer.pipeline.sweep import run_sweep
 from mer.pipeline.train import train
 from mer.stages.protocols import LabelSpec
 
-from .toy import TARGETS, toy_utterances
+from .toy import TARGETS, fit, toy_utterances
 
 FAST = ["--seeds", "1", "--epochs", "2", "--batch-size", "16", "--head", "linear", "--device", "cpu"]
 
@@ -327,6 +327,38 @@ def test_evaluate_on_another_corpus_scores_its_test_split(run: Run, make_toy: Ca
     assert {len(p.keys) for p in found.parts.values()} == {21}
 
 
+def test_evaluate_knows_a_corpus_by_its_content(run: Run, make_toy: Callable[..., Path]) -> None:
+    """Every folder of clips is a corpus of one name: other keys, or these for other clips, are another corpus."""
+    renamed = [replace(u, key=f"other-{u.key}") for u in toy_utterances()]
+    turned = dict(zip(run.classes, run.classes[1:] + run.classes[:1], strict=True))
+    relabelled = [
+        replace(u, labels={**u.labels, "emotion": turned.get(str(u.labels["emotion"]))}) for u in toy_utterances()
+    ]
+    for name, utterances in (("renamed.h5", renamed), ("relabelled.h5", relabelled)):
+        found = evaluate(run.path, make_toy(name, utterances=utterances))
+        assert any("another corpus" in note for note in found.notes)
+        assert {len(p.keys) for p in found.parts.values()} == {21}
+    corrected = [
+        replace(u, labels={**u.labels, "emotion": "sad"}) if i < 5 else u for i, u in enumerate(toy_utterances())
+    ]
+    found = evaluate(run.path, make_toy("corrected.h5", utterances=corrected))
+    assert found.notes == []
+    assert sum(len(p.keys) for p in found.parts.values()) == 2 * 117
+
+
+def test_evaluate_reads_the_features_once(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    honest, reads = FeatureStore.load, []
+
+    def load(self: FeatureStore, name: str, *rest: Any) -> Any:
+        reads.append(name)
+        return honest(self, name, *rest)
+
+    monkeypatch.setattr(FeatureStore, "load", load)
+    assert evaluate(run.path).same is True
+    assert len(run.members) == 10
+    assert len(reads) == 2
+
+
 def test_evaluate_says_what_is_no_run(run: Run, toy: Path, tmp_path: Path) -> None:
     with pytest.raises(MerError, match="is no run"):
         evaluate(tmp_path)
@@ -367,6 +399,30 @@ def test_compare_refuses_other_targets(run: Run, toy: Path, tmp_path: Path, quic
         compare([run.path, other.path])
     again = train(build_options({**quick, "features": toy, "target": "valence", "out": tmp_path / "w", "seeds": 2})).run
     assert compare([other.path, again.path])[0].metric == "mae"
+
+
+def test_compare_refuses_other_labels(
+    run: Run, make_toy: Callable[..., Path], tmp_path: Path, quick: dict[str, Any]
+) -> None:
+    turned = dict(zip(run.classes, run.classes[1:] + run.classes[:1], strict=True))
+    utterances = [
+        replace(u, labels={**u.labels, "emotion": turned.get(str(u.labels["emotion"]))}) for u in toy_utterances()
+    ]
+    other = fit(make_toy("turned.h5", utterances=utterances), tmp_path / "turned", quick)
+    with pytest.raises(MerError, match=r"21 of 21 shared test utterances have other labels in .*turned than in .*run:"):
+        compare([run.path, other.path])
+
+
+def test_an_undefined_metric_gives_no_verdict(toy: Path, tmp_path: Path, quick: dict[str, Any]) -> None:
+    """A run that always answers the same number correlates with nothing."""
+    runs = [fit(toy, tmp_path / name, quick, target="valence") for name in ("one", "constant")]
+    found = runs[1].predictions("official-seed0")
+    runs[1].save_predictions("official-seed0", replace(found, outputs=np.zeros_like(found.outputs)))
+    pair = compare([run.path for run in runs], "pearson")[0]
+    assert np.isnan([pair.difference, pair.p, pair.p_holm]).all()
+    assert verdict(pair).startswith("undefined")
+    shown = json.loads(cli("compare", runs[0].path, runs[1].path, "--metric", "pearson", "--json"))[0]
+    assert (shown["difference"], shown["p"], shown["p_holm"]) == (None, None, None)
 
 
 def test_a_sweep_tunes_on_validation_and_goes_on(
