@@ -24,6 +24,8 @@ from mer.cache import (
     write_catalogue,
 )
 
+from .arena import WINDOW_TURNS
+from .batches import DialogueBatch, dialogues_of
 from .decoding import Job, Tools
 from .model import Layout, probabilities
 from .options import resolve_device
@@ -87,7 +89,8 @@ def predict_clips(
     """Predict clips with every model of a run, and average.
 
     The clips go through the encoders, face finder and media settings that made the run's features; a modality that a
-    clip does not have is masked. A run with dialogue context takes the clips as consecutive turns of one dialogue.
+    clip does not have is masked. A run with dialogue context takes the clips as consecutive turns of one dialogue,
+    which is cut into windows as in training where it is long.
 
     Parameters
     ----------
@@ -203,7 +206,9 @@ def _outputs(
         there[modality] = flat.lengths[rows] > 0
     layout = None
     if run.facts["context"] != "none":
-        layout = Layout(torch.zeros_like(rows), torch.arange(len(rows)), (1, len(rows)))
+        turns = np.arange(len(rows))
+        windows = dialogues_of(turns, ["clips"] * len(rows), turns, WINDOW_TURNS)
+        layout = Layout.of(DialogueBatch.of(windows), torch.device("cpu"))
     with torch.inference_mode():
         raw, _ = member.model((values, valid, there, torch.zeros(len(rows))), layout)
     outputs = np.repeat(member.prior[None].astype(np.float64), len(some), axis=0)

@@ -109,6 +109,15 @@ def test_a_run_with_context_takes_the_clips_as_one_dialogue(trained: Trained) ->
     assert np.abs(alone - followed).max() > 1e-4
 
 
+def test_a_long_dialogue_is_cut_into_windows_as_in_training(trained: Trained) -> None:
+    run = trained.train("long", context="bigru", seeds=1, modalities=("text",))
+    asked = [Asked(None, f"{number} times I love it") for number in range(97)]
+    found = np.stack([answer.output for answer in predict_clips(run, asked, device="cpu")])
+    halves = [predict_clips(run, part, device="cpu") for part in (asked[:49], asked[49:])]
+    wanted = np.stack([answer.output for half in halves for answer in half])
+    np.testing.assert_allclose(found, wanted, atol=1e-5)
+
+
 def test_numbers_are_predicted_as_numbers(trained: Trained) -> None:
     run = trained.train("valence", target="valence", seeds=2)
     record = predict_clips(run, [Asked(None, "it starts at nine")], device="cpu")[0].record(run)
