@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -25,8 +26,14 @@ from .scoring import predict
 from .team import Optimiser, Stack, State, load_state, make_team
 from .tensors import Window
 
+logger = logging.getLogger("mer.train")
+
 SAVING_SHARE = 20.0
 """At least so many times the time a checkpoint takes lies between two."""
+
+
+class DivergedError(MerError):
+    """A loss is not finite any more."""
 
 
 class Watch(Protocol):
@@ -83,6 +90,7 @@ class Trainer:
         self.arena = arena
         self.recipe = arena.recipe
         self.members = list(members)
+        self.names = [m.name for m in members]
         self.deliver = deliver
         self.watch = watch
         self.team = make_team(models, arena.device)
@@ -93,7 +101,7 @@ class Trainer:
             best_loss=[float("nan")] * len(members),
             best_epoch=[-1] * len(members),
             history=[[] for _ in members],
-            members=[m.name for m in members],
+            members=list(self.names),
             stopped=[False] * len(members),
         )
         self.best: State = {}
@@ -188,7 +196,7 @@ class Trainer:
                 continue
             entry = {name: float(value[index]) for name, value in losses.items()}
             if not all(math.isfinite(value) for value in entry.values()):
-                raise MerError(
+                raise DivergedError(
                     f"training of {member.name} diverged in epoch {progress.epoch + 1} (a loss is not finite); "
                     f"lower --lr (now {recipe.lr:g}) or check the features with mer verify"
                 )
@@ -265,10 +273,10 @@ class Trainer:
         tensors |= {f"optimiser/{name}": tensor for name, tensor in self.optimiser.state().items()}
         tensors |= {f"sums/{name}": tensor for name, tensor in self.sums.items()}
         tensors |= random_state(self.arena.device)
-        save_tensors(path, tensors, vars(self.progress))
+        save_tensors(path, tensors, {**vars(self.progress), "team": self.names})
 
     def load(self, path: Path) -> None:
-        """Go on from what `save` wrote.
+        """Go on from what `save` wrote; leave it alone if other runs were stacked, as on another device.
 
         Raises
         ------
@@ -276,13 +284,15 @@ class Trainer:
             If the checkpoint cannot be read.
         """
         tensors, facts = load_tensors(path, "delete it to train these runs from their start, or use --overwrite")
+        if facts.pop("team", None) != self.names:
+            logger.info("%s: is of other runs side by side; these start anew: %s", path, ", ".join(self.names))
+            return
         parts: dict[str, State] = {}
         for key, tensor in tensors.items():
             section, _, name = key.partition("/")
             parts.setdefault(section, {})[name] = tensor
-        names = [m.name for m in self.members]
-        staying = [names.index(name) for name in facts["members"]]
-        if len(staying) < len(names):
+        staying = [self.names.index(name) for name in facts["members"]]
+        if len(staying) < len(self.names):
             self.optimiser.keep(staying)
             self.members = [self.members[i] for i in staying]
             self.gatherer = self.arena.gatherer(self.members, stacked=True)

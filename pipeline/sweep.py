@@ -8,7 +8,8 @@
     "train.lr" = { low = 1e-4, high = 1e-3, log = true }
     "head.dim" = [64, 128, 256]
 
-Every trial is a run without test scores under `<out>-trials/`; what is finished is not done again.
+Every trial is a run without test scores under `<out>-trials/`; what is finished is not done again. One that diverges
+has no score, and the sweep goes on.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import itertools
 import json
 import logging
 import math
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,7 +32,9 @@ from rich.console import Console
 from mer.cache import MerError, atomic_write
 from mer.stages.registry import suggest
 
+from .engine import DivergedError
 from .metrics import LOWER_IS_BETTER, show
+from .runs import Run
 from .settings import SECTIONS, Recipe, TrainOptions, make_config, read_settings, settings_of
 from .train import RunSummary, train
 
@@ -93,18 +97,17 @@ def run_sweep(
     sweep = read_sweep(path)
     if options.out is None:
         raise MerError("a sweep needs --out FOLDER, where its trials are kept and found again")
-    if (options.out / "run.json").exists() and not options.overwrite:
-        raise MerError(f"{options.out}: holds a run; choose another --out, or replace it with --overwrite")
     folder = options.out.parent / f"{options.out.name}-trials"
+    if options.overwrite:
+        shutil.rmtree(folder, ignore_errors=True)
+    elif (options.out / "run.json").exists() and Run.open(options.out, unfinished=True).facts["status"] == "done":
+        raise MerError(f"{options.out}: holds a finished run; choose another --out, or replace it with --overwrite")
     results: list[tuple[Point, float]] = []
     metric = ""
 
     def attempt(point: Point) -> float:
         nonlocal metric
-        summary = train(trial_options(options, sweep, point, folder), console)
-        metric = summary.run.facts["metric"]
-        scores = [m["val"][metric] for m in summary.run.members]
-        value = float(np.mean([float("nan") if s is None else s for s in scores]))
+        metric, value = run_trial(trial_options(options, sweep, point, folder), console)
         results.append((point, value))
         logger.info("trial %d: %s = %s with %s", len(results), metric, show(metric, value), describe(point))
         write_trials(folder / "trials.json", metric, results)
@@ -120,22 +123,34 @@ def run_sweep(
     return train(with_point(options, best), console, command)
 
 
+def run_trial(options: TrainOptions, console: Console | None) -> tuple[str, float]:
+    """Metric of selection and its mean over the runs of one trial, NaN where it diverged."""
+    assert options.out is not None
+    try:
+        run = train(options, console).run
+    except DivergedError as error:
+        logger.warning("%s", error)
+        return str(Run.open(options.out, unfinished=True).facts["metric"]), float("nan")
+    metric = str(run.facts["metric"])
+    return metric, float(np.mean([float("nan") if m["val"][metric] is None else m["val"][metric] for m in run.members]))
+
+
 def best_point(results: Sequence[tuple[Point, float]], metric: str) -> Point:
     """Return the point with the best score; the first one of equals."""
     known = [(point, value) for point, value in results if not math.isnan(value)]
     if not known:
-        raise MerError("no trial of the sweep has a validation score; check the target and --select")
+        raise MerError("no trial of the sweep has a validation score; check the target, --select and the rates")
     sign = 1.0 if metric in LOWER_IS_BETTER else -1.0
     return min(known, key=lambda entry: sign * entry[1])[0]
 
 
 def trial_options(options: TrainOptions, sweep: Sweep, point: Point, folder: Path) -> TrainOptions:
-    """Options of one trial; its folder follows from its settings, so that a finished trial is found again."""
-    name = hashlib.sha256(json.dumps([point, sweep.seeds], sort_keys=True, default=str).encode()).hexdigest()[:12]
-    made = with_point(options, point)
-    return dataclasses.replace(
-        made, out=folder / name, seeds=sweep.seeds, score_test=False, overwrite=False, reuse=True
+    """Options of one trial; its folder follows from all that is asked, so that a finished trial is found again."""
+    made = dataclasses.replace(
+        with_point(options, point), seeds=sweep.seeds, score_test=False, overwrite=False, reuse=True
     )
+    asked = json.dumps(made.identity(), sort_keys=True, default=str)
+    return dataclasses.replace(made, out=folder / hashlib.sha256(asked.encode()).hexdigest()[:12])
 
 
 def with_point(options: TrainOptions, point: Point) -> TrainOptions:
@@ -197,8 +212,9 @@ def _tpe(sweep: Sweep, attempt: Callable[[Point], float], lower: Callable[[], bo
 
 
 def write_trials(path: Path, metric: str, results: Sequence[tuple[Point, float]]) -> None:
-    """Write every trial so far with its validation score, best first."""
-    order = sorted(results, key=lambda entry: entry[1] if metric in LOWER_IS_BETTER else -entry[1])
+    """Write every trial so far with its validation score, best first and those without one last."""
+    sign = 1.0 if metric in LOWER_IS_BETTER else -1.0
+    order = sorted(results, key=lambda entry: math.inf if math.isnan(entry[1]) else sign * entry[1])
     listed = [{"settings": point, f"val_{metric}": None if math.isnan(v) else v} for point, v in order]
     with atomic_write(path) as temporary:
         temporary.write_text(json.dumps(listed, indent=1) + "\n", encoding="utf-8")

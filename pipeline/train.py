@@ -124,6 +124,13 @@ def stack_size(prepared: Prepared, arena: Arena) -> tuple[int, str]:
             return 1, "on a CPU only small heads on short sequences are faster side by side"
     try:
         peak = probe(prepared, arena)
+    except torch.OutOfMemoryError as error:
+        if options.parallel == "stacked":
+            raise MerError(
+                f"two runs of head {options.head!r} side by side do not fit the memory of {arena.device}; use "
+                "--parallel auto or a smaller --batch-size"
+            ) from error
+        return 1, "two runs side by side do not fit the device"
     except Exception as error:  # whatever a head does that vmap cannot; alone it may still run
         if options.parallel == "stacked":
             raise MerError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 import torch
 
 from mer.cache import DamagedError, MerError
-from mer.pipeline.engine import rate_at
+from mer.pipeline.engine import Trainer, rate_at
 from mer.pipeline.model import Model, class_weights
 from mer.pipeline.runs import Run
 from mer.pipeline.settings import Recipe, build_options
@@ -109,6 +110,68 @@ def test_a_truncated_checkpoint_is_told(toy: Path, tmp_path: Path, quick: dict[s
     checkpoint.write_bytes(checkpoint.read_bytes()[:100])
     with pytest.raises(DamagedError, match=r"team-0.safetensors: is damaged or missing .* delete it"):
         train(build_options(given))
+
+
+@pytest.mark.parametrize("stacked_first", [True, False])
+def test_a_run_goes_on_where_another_number_is_stacked(
+    toy: Path,
+    tmp_path: Path,
+    quick: dict[str, Any],
+    stacked_first: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """As when a run is moved to a machine with another device: what does not fit there starts anew."""
+    honest, steps = Trainer.train_step, 0
+
+    def step(self: Trainer, *arguments: Any) -> None:
+        nonlocal steps
+        steps += 1
+        if steps == 6:
+            raise KeyboardInterrupt
+        honest(self, *arguments)
+
+    largest = "mer.pipeline.train.CPU_STACK_PARAMETERS"
+    sizes = {True: 10**6, False: 0}
+    given = {**quick, "seeds": 3, "checkpoint_seconds": 0.0}
+    with monkeypatch.context() as patch:
+        patch.setattr(largest, sizes[stacked_first])
+        patch.setattr(Trainer, "train_step", step)
+        with pytest.raises(KeyboardInterrupt):
+            fit(toy, tmp_path / "run", given)
+    monkeypatch.setattr(largest, sizes[not stacked_first])
+    with caplog.at_level(logging.INFO, "mer.train"):
+        run = fit(toy, tmp_path / "run", given)
+    assert "team-0.safetensors: is of other runs side by side; these start anew: official-seed0" in caplog.text
+    assert run.facts["engine"]["stack"] == (1 if stacked_first else 3)
+    assert_equal(weights(run), weights(fit(toy, tmp_path / "fresh", given)))
+
+
+@pytest.mark.parametrize(
+    ("error", "why", "told"),
+    [
+        (torch.OutOfMemoryError("CUDA"), "do not fit the device", "do not fit the memory of cpu; use --par"),
+        (RuntimeError("no batching rule"), "cannot be stacked", r"cannot be stacked \(no batching rule\)"),
+    ],
+)
+def test_why_runs_are_not_stacked_is_told(
+    toy: Path,
+    tmp_path: Path,
+    quick: dict[str, Any],
+    error: Exception,
+    why: str,
+    told: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def probe(*_: Any) -> Any:
+        raise error
+
+    monkeypatch.setattr("mer.pipeline.train.probe", probe)
+    run = fit(toy, tmp_path / "auto", quick, seeds=2)
+    assert run.facts["engine"]["stack"] == 1
+    assert why in run.facts["engine"]["why"]
+    with pytest.raises(MerError, match=told):
+        fit(toy, tmp_path / "stacked", quick, seeds=2, parallel="stacked")
 
 
 def test_early_stopping_keeps_the_best_epoch(toy: Path, tmp_path: Path, quick: dict[str, Any]) -> None:

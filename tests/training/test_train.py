@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -456,6 +457,43 @@ def test_a_sweep_tunes_on_validation_and_goes_on(
         facts = json.loads(path.read_text())
         assert facts["metrics"] == {}
         assert all("test" not in member for member in facts["members"])
+
+
+def test_a_trial_that_diverges_has_no_score_and_the_sweep_goes_on(
+    toy: Path, tmp_path: Path, quick: dict[str, Any]
+) -> None:
+    file = tmp_path / "sweep.toml"
+    file.write_text('method = "grid"\n[space]\n"train.lr" = [1e38, 0.01]\n')
+    options = build_options({**quick, "features": toy, "out": tmp_path / "best", "train.epochs": 1})
+    assert run_sweep(options, file).run.facts["recipe"]["lr"] == 0.01
+    trials = json.loads((tmp_path / "best-trials" / "trials.json").read_text())
+    assert [(t["settings"]["train.lr"], t["val_wf1"] is None) for t in trials] == [(0.01, False), (1e38, True)]
+    file.write_text('method = "grid"\n[space]\n"train.lr" = [1e38]\n')
+    with pytest.raises(MerError, match="no trial of the sweep has a validation score"):
+        run_sweep(replace(options, out=tmp_path / "none"), file)
+
+
+def test_a_sweep_goes_on_in_its_last_training_and_can_be_done_anew(
+    toy: Path, tmp_path: Path, quick: dict[str, Any]
+) -> None:
+    file = tmp_path / "sweep.toml"
+    file.write_text('method = "grid"\n[space]\n"train.lr" = [0.01, 0.02]\n')
+    options = build_options({**quick, "features": toy, "out": tmp_path / "best", "train.epochs": 1})
+    made = run_sweep(options, file).run
+    with pytest.raises(MerError, match="best: holds a finished run; choose another --out"):
+        run_sweep(options, file)
+    made.facts["status"] = "running"
+    made.write()
+    assert run_sweep(options, file).run.facts["status"] == "done"
+    trials = tmp_path / "best-trials"
+    stamps = {path: path.stat().st_mtime_ns for path in trials.glob("*/run.json")}
+    shutil.rmtree(tmp_path / "best")
+    run_sweep(replace(options, first_seed=5), file)  # trials of other options stand beside the first
+    assert len(list(trials.glob("*/run.json"))) == 4
+    assert stamps == {path: path.stat().st_mtime_ns for path in stamps}
+    run_sweep(replace(options, overwrite=True), file)
+    assert stamps.keys() == set(trials.glob("*/run.json"))
+    assert all(path.stat().st_mtime_ns != stamp for path, stamp in stamps.items())
 
 
 def test_random_sweeps_draw_within_their_ranges(tmp_path: Path) -> None:
