@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor, nn
 
 ALL_STEPS = 1 << 30
@@ -109,8 +108,3 @@ class Head(nn.Module, ABC):
     def forward(self, batch: Batch) -> Tensor:
         """Outputs of shape (B, inputs.outputs)."""
         return self.classify(self.fuse(batch).vector)
-
-
-def device_of(batch: Batch) -> torch.device:
-    """Device the batch lies on."""
-    return next(iter(batch.present.values())).device

@@ -59,12 +59,14 @@ class FusionEncoder(nn.Module):
     """Self-attention over `CLS, steps of m1, SEP, steps of m2, SEP, ...`; the state at CLS is the fused vector.
 
     Corrected: learned CLS and SEP, modality embeddings, positions restarting per modality, key masks, pre-norm.
-    Faithful: zero CLS and SEP, one running learned position, no modality embedding, no masks, post-norm.
+    Faithful: zero CLS and SEP, one running learned position, no modality embedding, no masks, post-norm, in the
+    released `order` of modalities.
     """
 
-    def __init__(self, modalities: int, config: DrkfConfig) -> None:
+    def __init__(self, order: Sequence[int], config: DrkfConfig) -> None:
         super().__init__()
         dim = config.dim
+        self.order = order
         self.faithful = config.variant == "faithful"
         self.transformer = Transformer(
             config.fusion_layers, dim, config.heads, expand=config.expand, dropout=config.dropout,
@@ -76,7 +78,7 @@ class FusionEncoder(nn.Module):
             return
         self.cls = nn.Parameter(0.02 * torch.randn(dim))
         self.sep = nn.Parameter(0.02 * torch.randn(dim))
-        self.kind = nn.Parameter(0.1 * torch.randn(modalities, dim))
+        self.kind = nn.Parameter(0.1 * torch.randn(len(order), dim))
         self.gain = nn.Parameter(torch.tensor(0.1))
 
     def forward(self, steps: Sequence[Tensor], valid: Sequence[Tensor], present: Tensor) -> Tensor:
@@ -94,7 +96,8 @@ class FusionEncoder(nn.Module):
 
     def _released(self, steps: Sequence[Tensor]) -> Tensor:
         mark = torch.zeros_like(steps[0][:, :1])
-        sequence = torch.cat([mark, *(piece for x in steps for piece in (x, mark))], -2)[:, :MAX_POSITIONS]
+        sequence = torch.cat([mark, *(piece for i in self.order for piece in (steps[i], mark))], -2)
+        sequence = sequence[:, :MAX_POSITIONS]
         sequence = self.norm(sequence + self.positions[: sequence.shape[-2]])
         return self.transformer(sequence, None, readout=1).squeeze(-2)  # type: ignore[no-any-return]
 
@@ -110,10 +113,11 @@ class DrkfHead(Head):
         dim, names = config.dim, list(inputs.modalities)
         self.faithful = config.variant == "faithful"
         self.width = dim
-        self.pairs = list(combinations(range(len(names)), 2))
+        order = sorted(range(len(names)), key=lambda i: self.faithful and names[i] != "audio")  # released: sound first
+        self.pairs = list(combinations(order, 2))
         entry = replace(config, modality_dropout=0.0) if self.faithful else config
         self.encoders = ModalityEncoders(inputs, entry, layers=config.adapter_layers, heads=config.heads)
-        self.fusion = FusionEncoder(len(names), config)
+        self.fusion = FusionEncoder(order, config)
         self.classifier = nn.Linear(dim, inputs.outputs)
         self.augmenters = nn.ModuleDict({m: ResidualCascade(dim, config.blocks) for m in names})
         self.projections = nn.ModuleDict(
@@ -148,14 +152,16 @@ class DrkfHead(Head):
         return self.classifier(vector)  # type: ignore[no-any-return]
 
     def auxiliary(self, batch: Batch, fused: Fused, progress: float | Tensor) -> dict[str, Tensor]:
-        """Terms of drkf.md section 4: `intra`, `cross`, `mse`, `kl`, `unimodal`, `ed`."""
+        """Terms of drkf.md section 4: `intra`, `cross`, `mse`, `kl`, `unimodal`, `ed`; of labelled rows."""
         config = self.config
         views = self._views(fused)
-        terms = self._contrast(views, fused.parts["present"].float())
+        known = losses.row_weights(batch, self.inputs.kind)
+        counted = fused.parts["present"].float() * known.unsqueeze(-1)
+        terms = self._contrast(views, counted)
         if config.mse:
-            terms["mse"] = config.mse * self._reconstruction(fused)
+            terms["mse"] = config.mse * self._reconstruction(fused, known)
         if (config.kl or config.unimodal) and batch.labels is not None:
-            terms |= self._divergence(batch, views, fused.parts["present"].float())
+            terms |= self._divergence(batch, views, counted)
         if "shuffled" in fused.parts:
             terms["ed"] = config.ed * self._discrimination(fused)
         return terms
@@ -180,37 +186,40 @@ class DrkfHead(Head):
         fused.parts["augmented"] = augmented
         return views
 
-    def _contrast(self, views: dict[str, tuple[Tensor, Tensor]], present: Tensor) -> dict[str, Tensor]:
+    def _contrast(self, views: dict[str, tuple[Tensor, Tensor]], counted: Tensor) -> dict[str, Tensor]:
         config = self.config
         terms: dict[str, Tensor] = {}
         temperature = self.theta.sigmoid()
         if config.intra:
-            each = [losses.nt_xent(*pair, temperature, present[:, i]) for i, pair in enumerate(views.values())]
+            each = [losses.nt_xent(*pair, temperature, counted[:, i]) for i, pair in enumerate(views.values())]
             terms["intra"] = config.intra * torch.stack(each).sum()
         if config.cross and self.pairs:
             raw = [pair[0] for pair in views.values()]
             both = [
-                losses.info_nce(raw[i], raw[j], temperature, present[:, i] * present[:, j], symmetric=not self.faithful)
+                losses.info_nce(raw[i], raw[j], temperature, counted[:, i] * counted[:, j], symmetric=not self.faithful)
                 for i, j in self.pairs
             ]
             terms["cross"] = config.cross * torch.stack(both).mean()
         return terms
 
-    def _reconstruction(self, fused: Fused) -> Tensor:
+    def _reconstruction(self, fused: Fused, known: Tensor) -> Tensor:
         each = []
-        for changed, x, mask in zip(fused.parts["augmented"], fused.parts["steps"], fused.parts["valid"], strict=True):
-            each.append(losses.masked_mse(changed, x if self.faithful else x.detach(), None if self.faithful else mask))
+        for changed, x, valid in zip(fused.parts["augmented"], fused.parts["steps"], fused.parts["valid"], strict=True):
+            mask = torch.ones_like(valid) if self.faithful else valid
+            target = x if self.faithful else x.detach()
+            each.append(losses.masked_mse(changed, target, mask * known.unsqueeze(-1)))
         return torch.stack(each).sum()
 
-    def _divergence(self, batch: Batch, views: dict[str, tuple[Tensor, Tensor]], present: Tensor) -> dict[str, Tensor]:
-        if self.faithful:
-            return {"kl": self._released_kl(views)} if self.config.kl else {}
+    def _divergence(self, batch: Batch, views: dict[str, tuple[Tensor, Tensor]], counted: Tensor) -> dict[str, Tensor]:
         assert batch.labels is not None
+        if self.faithful:
+            known = losses.row_weights(batch, self.inputs.kind)
+            return {"kl": self._released_kl(views, known)} if self.config.kl else {}
         kind, config = self.inputs.kind, self.config
         divergence, own = [], []
         for index, (name, (raw, changed)) in enumerate(views.items()):
             guess, after = self.unimodal[name](raw), self.unimodal[name](changed)
-            weight = present[:, index]
+            weight = counted[:, index]
             own.append(losses.prediction_loss(guess, batch.labels, kind, weight))
             if config.kl_target == "label":
                 divergence.append(losses.prediction_loss(after, batch.labels, kind, weight))
@@ -223,12 +232,12 @@ class DrkfHead(Head):
             terms["unimodal"] = config.unimodal * torch.stack(own).sum()
         return terms
 
-    def _released_kl(self, views: dict[str, tuple[Tensor, Tensor]]) -> Tensor:
+    def _released_kl(self, views: dict[str, tuple[Tensor, Tensor]], known: Tensor) -> Tensor:
         """As released: every modality's term is built from the text views and the text classifier."""
         name = "text" if "text" in views else next(iter(views))
         raw, changed = views[name]
         classify = self.unimodal[name]
-        term = losses.pseudo_kl(classify(raw).softmax(-1), classify(changed).softmax(-1))
+        term = losses.pseudo_kl(classify(raw).softmax(-1), classify(changed).softmax(-1), known)
         return self.config.kl**2 * len(views) * term
 
     def _discrimination(self, fused: Fused) -> Tensor:

@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .base import Batch
+
 P = ParamSpec("P")
 BLOCKED = -1e9
 """Logit of an excluded candidate (float32)."""
@@ -53,6 +55,13 @@ def known_rows(labels: Tensor, kind: str) -> Tensor:
     if kind == "class":
         return labels >= 0
     return ~labels.isnan() if kind == "real" else ~labels.isnan().any(-1)
+
+
+def row_weights(batch: Batch, kind: str) -> Tensor:
+    """1 for rows that may be learned from, 0 for unlabelled ones: (B,) float. Without any labels all rows count."""
+    if batch.labels is None:
+        return torch.ones_like(next(iter(batch.present.values())), dtype=torch.float32)
+    return known_rows(batch.labels, kind).float()
 
 
 def membership(labels: Tensor, kind: str, classes: int, bins: int) -> Tensor:
@@ -133,16 +142,19 @@ def info_nce(
 
 
 @in_float32
-def masked_mse(prediction: Tensor, target: Tensor, mask: Tensor | None) -> Tensor:
-    """Mean squared error over the elements of the steps in `mask` (B, T); over everything if None."""
-    error = (prediction - target).square().mean(-1)
-    return error.mean() if mask is None else weighted_mean(error, mask.float())
+def masked_mse(prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+    """Mean squared error over the elements of the steps in `mask` (B, T)."""
+    return weighted_mean((prediction - target).square().mean(-1), mask)
 
 
 @in_float32
-def pseudo_kl(p: Tensor, q: Tensor) -> Tensor:
-    """The released code's "KL": mean over all elements of `q (log q - p)`, `p` not in log space; can be negative."""
-    return (torch.xlogy(q, q) - q * p).mean()
+def pseudo_kl(p: Tensor, q: Tensor, weight: Tensor | None = None) -> Tensor:
+    """The released code's "KL": mean of `q (log q - p)` over the elements of rows of weight 1; can be negative.
+
+    `p` is not in log space.
+    """
+    rows = torch.ones(p.shape[0], device=p.device) if weight is None else weight
+    return weighted_mean((torch.xlogy(q, q) - q * p).mean(-1), rows)
 
 
 @in_float32

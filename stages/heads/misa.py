@@ -16,7 +16,7 @@ from .configs import MisaConfig
 from .disparity import class_difference
 from .inputs import ModalityEncoders
 from .layers import Transformer, masked_mean
-from .losses import in_float32, weighted_mean
+from .losses import in_float32, row_weights, weighted_mean
 
 MOMENTS = 5
 
@@ -89,22 +89,25 @@ class MisaHead(Head):
         return self.classifier(vector)  # type: ignore[no-any-return]
 
     def auxiliary(self, batch: Batch, fused: Fused, progress: float | Tensor) -> dict[str, Tensor]:
-        """`similarity` (central moments), `difference` (soft orthogonality, summed over pairs), `reconstruction`."""
+        """`similarity` (central moments), `difference` (soft orthogonality, summed over pairs), `reconstruction`.
+
+        Of labelled rows.
+        """
         config, parts = self.config, fused.parts
         shared, private = parts["shared"], parts["private"]
-        present = parts["present"].float().T
+        counted = parts["present"].float().T * row_weights(batch, self.inputs.kind)
         pairs = list(combinations(range(self.count), 2))
         terms: dict[str, Tensor] = {}
         if pairs:
-            moments = [central_moment_discrepancy(shared[i], shared[j], present[i], present[j]) for i, j in pairs]
+            moments = [central_moment_discrepancy(shared[i], shared[j], counted[i], counted[j]) for i, j in pairs]
             terms["similarity"] = config.similarity * torch.stack(moments).mean()
-        sides = [(private[i], shared[i], present[i]) for i in range(self.count)]
-        sides += [(private[i], private[j], present[i] * present[j]) for i, j in pairs]
+        sides = [(private[i], shared[i], counted[i]) for i in range(self.count)]
+        sides += [(private[i], private[j], counted[i] * counted[j]) for i, j in pairs]
         first, second, rows = (torch.stack(side) for side in zip(*sides, strict=True))
         terms["difference"] = config.difference * class_difference(first, second, rows.unsqueeze(-1)).sum()
         errors = []
         for i, name in enumerate(self.inputs.modalities):
             error = (self.rebuild[name](private[i] + shared[i]) - parts["pooled"][i]).float().square().mean(-1)
-            errors.append(weighted_mean(error, present[i]))
+            errors.append(weighted_mean(error, counted[i]))
         terms["reconstruction"] = config.reconstruction * torch.stack(errors).mean()
         return terms

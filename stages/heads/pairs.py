@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def sample_origins(member: Tensor, present: Tensor, rounds: int) -> Tensor:
-    """Draw shuffled utterances, half of the partners of the same emotion and half of another where the batch has them.
+    """Draw shuffled utterances: of every two donors half share an emotion and half do not, where the batch has such.
 
     Row i keeps its first modality; each other modality comes from another utterance, all of them distinct.
 
@@ -36,14 +36,19 @@ def _partners(member: Tensor, present: Tensor) -> Tensor:
     known = (member.sum(-1) > 0).float()
     free = 1 - torch.eye(size, device=device)
     origins = [rows]
+    other = 1 - same
     for column in range(1, present.shape[-1]):
         wanted = (torch.rand(size, device=device).argsort() < size // 2).float().unsqueeze(-1)
-        fits = same * wanted + (1 - same) * (1 - wanted)
+        fits = same * wanted + other * (1 - wanted)
         lendable = known * present[:, column].float()
         score = torch.rand(size, size, device=device) + 2 * fits + 4 * lendable.unsqueeze(0) + 8 * free
         chosen = score.argmax(-1)
         origins.append(chosen)
-        free = free * (1 - (chosen.unsqueeze(-1) == rows).float())
+        picked = (chosen.unsqueeze(-1) == rows).float()
+        free = free * (1 - picked)
+        # Where neither this donor nor the next shall match the row, these two match: else too few of theirs would.
+        apart = (picked * other).sum(-1, keepdim=True)
+        other = other * (1 - apart + apart * (picked @ same))
     return torch.stack(origins, -1)
 
 

@@ -251,6 +251,17 @@ class HeadTests:
             assert torch.isfinite(loss), rows
             assert all(torch.isfinite(grad).all() for grad in grads), rows
 
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_unlabelled_rows_teach_nothing(self, kind: str) -> None:
+        """They ride along in dialogues: the loss is that of the labelled rows, and without any there is none."""
+        inputs = make_inputs(kind=kind)
+        head, batch = self.build(inputs).eval(), make_batch(inputs, missing=False)
+        assert batch.labels is not None
+        batch.labels[8:] = -1 if kind == "class" else float("nan")
+        assert torch.allclose(total_loss(head, batch), total_loss(head, take(batch, slice(8))), atol=1e-4)
+        none = take(batch, slice(8, 12))
+        assert total_loss(head.train(), none).item() == pytest.approx(0, abs=1e-5)
+
     def test_half_precision_features_are_accepted(self) -> None:
         inputs = make_inputs()
         head, batch = self.build(inputs).eval(), make_batch(inputs)

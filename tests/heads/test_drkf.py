@@ -8,6 +8,7 @@ import torch
 from mer.cache import MerError
 from mer.stages.heads.configs import DrkfConfig
 from mer.stages.heads.drkf import DrkfHead, ResidualCascade
+from mer.stages.heads.losses import info_nce
 from mer.stages.heads.pairs import all_origins, pair_targets, sample_origins
 from mer.stages.heads.testing import make_batch, make_inputs
 
@@ -40,6 +41,17 @@ def test_sampled_partners_are_strangers_and_balanced() -> None:
         assert torch.equal(weight > 0, expected)
         assert torch.equal(target[expected] > 0, (labels[origins[:, 0]] == labels[origins[:, column]])[expected])
         assert 0.35 < target[expected].mean() < 0.65
+
+
+def test_half_of_every_pair_of_donors_match() -> None:
+    """Also the pair that leaves out the modality which stays in its row, also with four equal classes."""
+    torch.manual_seed(0)
+    member, present = torch.eye(4)[torch.arange(64) % 4], torch.ones(64, 3, dtype=torch.bool)
+    origins = sample_origins(member, present, rounds=40)
+    for first, second in ((0, 1), (0, 2), (1, 2)):
+        target, weight = pair_targets(member, present, origins, first, second)
+        assert weight.all()
+        assert target.mean().item() == pytest.approx(0.5, abs=0.03)
 
 
 def test_a_batch_of_one_has_no_partner() -> None:
@@ -84,6 +96,27 @@ def test_weights_switch_terms_off() -> None:
     assert set(terms("corrected", unimodal=0.0, ed=0.0)) == {"intra", "cross", "mse", "kl"}
 
 
+def test_the_released_variant_starts_from_sound() -> None:
+    """Sound looks for its words among the batch's, and comes before them in the fusion sequence."""
+    torch.manual_seed(0)
+    inputs = make_inputs(3)
+    head, batch = DrkfHead(inputs, DrkfConfig(dim=32, variant="faithful")).eval(), make_batch(inputs, missing=False)
+    batch.labels = torch.arange(12) % 3
+    fused = head.fuse(batch)
+    views = {name: pair[0] for name, pair in head._views(fused).items()}
+    wanted = [
+        info_nce(views[query], views[key], head.theta.sigmoid())
+        for query, key in (("audio", "text"), ("audio", "face"), ("text", "face"))
+    ]
+    found = head.auxiliary(batch, fused, 0.5)["cross"]
+    assert found.item() == pytest.approx(0.2 * torch.stack(wanted).mean().item())
+    text, audio, face = fused.parts["steps"]
+    mark = torch.zeros(12, 1, 32)
+    sequence = torch.cat([mark, audio, mark, text, mark, face, mark], 1)
+    sequence = head.fusion.norm(sequence + head.fusion.positions[: sequence.shape[1]])
+    torch.testing.assert_close(fused.vector, head.fusion.transformer(sequence, None)[:, 0], atol=1e-5, rtol=1e-4)
+
+
 def test_reconstruction_leaves_the_corrected_encoder_alone() -> None:
     inputs = make_inputs(2)
     batch = make_batch(inputs, 16, missing=False)
@@ -94,7 +127,7 @@ def test_reconstruction_leaves_the_corrected_encoder_alone() -> None:
         views = head._views(fused)
         assert set(views) == {"text", "audio"}
         fused.parts["augmented"] = [x.detach() for x in fused.parts["augmented"]]
-        assert head._reconstruction(fused).requires_grad == through_target
+        assert head._reconstruction(fused, torch.ones(16)).requires_grad == through_target
 
 
 def test_wrong_settings_are_told() -> None:
