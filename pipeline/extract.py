@@ -9,8 +9,8 @@ import os
 import platform
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -42,12 +42,15 @@ from .options import MODALITIES, Execution, ExtractOptions, resolve_device
 from .plan import Plan, index_set, job_of, make_plan, media_path
 from .presets import restricted_licences
 from .tasks import EncodingSet, TaskReport, loaded_encoder
-from .whereabouts import remember_root, side_folder
+from .whereabouts import one_at_a_time, remember_root, side_folder
 
 logger = logging.getLogger("mer.extract")
 
 HOPELESS = 24
 """So many utterances failing for one reason, with none encoded, end the run: something general is wrong."""
+
+NOT_LOOKED_AT = bytes(16)
+"""Source digest of an utterance in a set that was not asked for it yet."""
 
 LIBRARIES = ("mer", "torch", "transformers", "av", "librosa", "opencv-python-headless", "numpy", "h5py")
 
@@ -58,8 +61,12 @@ class Prepared:
 
     corpus: Corpus
     info: CorpusInfo
+    listed: list[Utterance]
+    """Everything the corpus lists."""
     utterances: list[Utterance]
+    """What this run is about, after --split and --limit."""
     jobs: list[Job]
+    """One for each of `utterances`."""
     sets: list[EncodingSet]
     previous: Catalogue | None
     tools: Tools
@@ -101,19 +108,19 @@ def prepare(options: ExtractOptions, execution: Execution) -> Prepared:
     info = corpus.info()
     catalogue = options.catalogue
     previous = _previous(catalogue, info.name)
-    utterances = _selected(list(corpus.utterances()), options, previous)
+    listed = list(corpus.utterances())
+    utterances = _selected(listed, options)
     tools, sets = _encoders(options, info, device, execution, catalogue)
-    kinds = {made.modality for made in sets} | {
-        index.spec.modality for index in (previous.sets if previous else {}).values()
-    }
-    with_media = options.transcribe is not None or kinds != {"text"}
+    with_media = options.transcribe is not None or any(made.modality != "text" for made in sets)
+    if not options.transcribe:
+        utterances = _with_machine_texts(utterances, previous)
     jobs = _jobs(corpus, utterances, catalogue, with_media)
     if options.transcribe:
         from .transcripts import with_transcripts
 
         utterances, jobs = with_transcripts(utterances, jobs, tools, options.transcribe, catalogue)
     plan = make_plan(jobs, sets, catalogue, previous.sets if previous else {}, options.retry_failed)
-    return Prepared(corpus, info, utterances, jobs, sets, previous, tools, plan)
+    return Prepared(corpus, info, listed, utterances, jobs, sets, previous, tools, plan)
 
 
 def extract(options: ExtractOptions, execution: Execution) -> ExtractSummary:
@@ -122,9 +129,12 @@ def extract(options: ExtractOptions, execution: Execution) -> ExtractSummary:
     prepared = prepare(options, execution)
     for sentence in prepared.plan.damaged:
         logger.warning("made again: %s", sentence)
+    for sentence in prepared.plan.lost:
+        logger.warning("pending until its encoder is asked for again: %s", sentence)
     reports = _run(prepared, execution)
-    catalogue = _assemble(prepared, options, reports)
-    write_catalogue(options.catalogue, catalogue)
+    with one_at_a_time(options.catalogue):
+        catalogue = _assemble(prepared, options, reports)
+        write_catalogue(options.catalogue, catalogue)
     made = {encoding.name: catalogue.sets[encoding.name] for encoding in prepared.sets}
     summary = ExtractSummary(options.catalogue, made, wall_seconds=time.perf_counter() - started)
     for report in reports:
@@ -178,8 +188,8 @@ def _previous(catalogue: Path, corpus: str) -> Catalogue | None:
     return found
 
 
-def _selected(utterances: list[Utterance], options: ExtractOptions, previous: Catalogue | None) -> list[Utterance]:
-    """Apply --split and --limit; what an earlier run extracted stays."""
+def _selected(utterances: list[Utterance], options: ExtractOptions) -> list[Utterance]:
+    """Apply --split and --limit."""
     twice = [key for key, count in Counter(utterance.key for utterance in utterances).items() if count > 1]
     if twice:
         raise MerError(f"corpus {options.corpus!r} lists {twice[0]!r} twice; utterance ids must be unique")
@@ -190,8 +200,19 @@ def _selected(utterances: list[Utterance], options: ExtractOptions, previous: Ca
     chosen = chosen[: options.limit]
     if not chosen:
         raise MerError(f"corpus {options.corpus!r} has no utterances; check the folder and its annotation")
-    keep = {u.key for u in chosen} | (set(previous.utterances.keys) if previous is not None else set())
-    return [u for u in utterances if u.key in keep]
+    return chosen
+
+
+def _with_machine_texts(utterances: Sequence[Utterance], catalogue: Catalogue | None) -> list[Utterance]:
+    """Keep the transcripts that an earlier run made for utterances whose corpus has none."""
+    if catalogue is None:
+        return list(utterances)
+    table = catalogue.utterances
+    texts = {key: text for key, text, made in zip(table.keys, table.text, table.machine_text, strict=True) if made}
+    return [
+        replace(one, text=texts[one.key], machine_text=True) if one.text is None and one.key in texts else one
+        for one in utterances
+    ]
 
 
 def _encoders(
@@ -330,28 +351,66 @@ class _Meter:
 
 
 def _assemble(prepared: Prepared, options: ExtractOptions, reports: Sequence[TaskReport]) -> Catalogue:
-    wanted = {modality: [(job.key, job.source(modality)) for job in prepared.jobs] for modality in MODALITIES}
-    sets: dict[str, SetIndex] = {}
-    durations = np.full(len(prepared.jobs), np.nan)
+    """Make the catalogue anew: what this run looked at as it is now, everything else as the catalogue has it.
+
+    The catalogue is read once more, since another run may have added to it meanwhile.
+    """
+    latest = _previous(options.catalogue, prepared.info.name)
+    utterances = _everyone(prepared, latest, transcribed=options.transcribe is not None)
+    durations = np.full(len(utterances), np.nan)
     mine = {made.name: made for made in prepared.sets}
-    for name, index in (prepared.previous.sets if prepared.previous else {}).items():
+    sets: dict[str, SetIndex] = {}
+    for name, index in (latest.sets if latest else {}).items():
         if name not in mine:
-            folder, shards = shard_folder(options.catalogue, name), [info.name for info in index.shards]
-            sets[name] = index_set(index.spec, folder, shards, wanted[index.spec.modality], durations)
+            wanted = _sources(utterances, {}, latest, name)
+            listed = [info.name for info in index.shards]
+            sets[name] = index_set(index.spec, shard_folder(options.catalogue, name), listed, wanted, durations)
     for name, made in mine.items():
-        names = list(prepared.plan.shards[name])
-        names += [
-            info.name for report in reports for other, info in report.shards if other == name and info.name not in names
-        ]
-        folder = Path(made.folder)
-        existing = [shard for shard in names if (folder / f"{shard}.h5").exists()]
-        sets[name] = index_set(made.spec, folder, existing, wanted[made.modality], durations)
+        now = {job.key: job.source(made.modality) for job in prepared.jobs}
+        wanted = _sources(utterances, now, latest, name)
+        shards = _answering(prepared, latest, name, reports)
+        sets[name] = index_set(made.spec, Path(made.folder), shards, wanted, durations)
     return Catalogue(
         corpus=corpus_record(prepared.info, prepared.corpus),
-        utterances=utterance_table(prepared.utterances, prepared.info.labels, durations),
+        utterances=utterance_table(utterances, prepared.info.labels, durations),
         sets=sets,
         provenance=_provenance(options),
     )
+
+
+def _everyone(prepared: Prepared, latest: Catalogue | None, transcribed: bool) -> list[Utterance]:
+    """Utterances of this run and of the catalogue that the corpus still lists, in its order."""
+    mine = {utterance.key: utterance for utterance in prepared.utterances}
+    kept = [
+        mine.get(one.key, one)
+        for one in prepared.listed
+        if one.key in mine or (latest is not None and one.key in latest.utterances)
+    ]
+    with_texts = _with_machine_texts(kept, latest)
+    return [one if transcribed and one.key in mine else other for one, other in zip(kept, with_texts, strict=True)]
+
+
+def _sources(
+    utterances: Sequence[Utterance], now: Mapping[str, bytes], latest: Catalogue | None, name: str
+) -> list[tuple[str, bytes]]:
+    """Key and source digest of every utterance in one set: as they are `now`, or as the catalogue has them."""
+    before: dict[str, bytes] = {}
+    if latest is not None and name in latest.sets:
+        sources = latest.sets[name].sources
+        before = {key: source.tobytes() for key, source in zip(latest.utterances.keys, sources, strict=True)}
+    known = {**before, **now}
+    return [(utterance.key, known.get(utterance.key, NOT_LOOKED_AT)) for utterance in utterances]
+
+
+def _answering(prepared: Prepared, latest: Catalogue | None, name: str, reports: Sequence[TaskReport]) -> Iterable[str]:
+    """Names of the shards of a set that this run makes; a later one overrides an earlier one."""
+    before, after = (
+        [info.name for info in catalogue.sets[name].shards] if catalogue is not None and name in catalogue.sets else []
+        for catalogue in (prepared.previous, latest)
+    )
+    meanwhile = [shard for shard in after if shard not in before and shard not in prepared.plan.shards[name]]
+    made = [info.name for report in reports for other, info in report.shards if other == name]
+    return dict.fromkeys([*meanwhile, *prepared.plan.shards[name], *made])
 
 
 def corpus_record(info: CorpusInfo, corpus: Corpus) -> dict[str, Any]:
@@ -403,7 +462,7 @@ def _list_failures(catalogue: Path, keys: Sequence[str], made: Mapping[str, SetI
         (key, name, Fate(int(fate)).name.lower(), reason)
         for name, index in made.items()
         for key, fate, reason in zip(keys, index.fates, index.reasons, strict=True)
-        if fate != Fate.OK
+        if fate not in (Fate.OK, Fate.PENDING)
     ]
     path = side_folder(catalogue) / "without-features.csv"
     if not lines:

@@ -7,7 +7,8 @@ so a run that is started again plans the same shards, finds the finished ones by
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,14 @@ class KnownShards:
             return Fate.PENDING
         return Fate(int(self.indexes[found[0]].fates[found[1]]))
 
+    def with_features_of(self, keys: Set[str]) -> list[int]:
+        """Shards with features of some utterances, made from whatever sources: a clip that is away may come back."""
+        return [
+            number
+            for number, index in enumerate(self.indexes)
+            if any(key in keys and fate == Fate.OK for key, fate in zip(index.keys, index.fates, strict=True))
+        ]
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -78,6 +87,8 @@ class Plan:
     known: Mapping[str, KnownShards]
     damaged: tuple[str, ...] = ()
     """Sentences about shards that were damaged or gone and are made again."""
+    lost: tuple[str, ...] = ()
+    """The same about shards of sets that this run does not make."""
 
     @property
     def utterances_to_do(self) -> int:
@@ -135,34 +146,41 @@ def make_plan(
         known[made.name] = load_known(catalogue, made.name, previous.get(made.name), damaged.append)
     tasks: list[Task] = []
     shards = {made.name: [info.name for info in known[made.name].infos] for made in sets}
-    for missing, chunk in _chunks(jobs, sets, known, retry_failed):
+    for missing, chunk, again in _chunks(jobs, sets, known, retry_failed):
         unfinished = []
         for made in missing:
             name = shard_name(made.spec, [job.key for job in chunk], [job.source(made.modality) for job in chunk])
             shards[made.name] = [other for other in shards[made.name] if other != name] + [name]
-            if retry_failed or not _is_finished(Path(made.folder) / f"{name}.h5", damaged.append):
+            if again or not _is_finished(Path(made.folder) / f"{name}.h5", damaged.append):
                 unfinished.append(made)
         if unfinished:
             tasks.append(Task(tuple(chunk), tuple(unfinished)))
-    return Plan(tuple(jobs), tuple(sets), tuple(tasks), shards, known, tuple(damaged))
+    others = {name: index for name, index in previous.items() if name not in known}
+    lost = [told for name, index in others.items() for told in _lost(shard_folder(catalogue, name), index)]
+    return Plan(tuple(jobs), tuple(sets), tuple(tasks), shards, known, tuple(damaged), tuple(lost))
 
 
 def _chunks(
     jobs: Sequence[Job], sets: Sequence[EncodingSet], known: Mapping[str, KnownShards], retry_failed: bool
-) -> Iterable[tuple[tuple[EncodingSet, ...], list[Job]]]:
-    """Group the utterances by the sets they still need, in corpus order, and cut the groups into shards."""
-    groups: dict[tuple[str, ...], list[Job]] = {}
-    redo = {Fate.PENDING, Fate.FAILED} if retry_failed else {Fate.PENDING}
+) -> Iterable[tuple[tuple[EncodingSet, ...], list[Job], bool]]:
+    """Group the utterances by the sets they still need, in corpus order, and cut the groups into shards.
+
+    Those that failed and are tried again stand apart, so that the others are cut as without them.
+    """
+    groups: dict[tuple[tuple[str, ...], bool], list[Job]] = {}
     for job in jobs:
-        needs = tuple(made.name for made in sets if known[made.name].fate(job.key, job.source(made.modality)) in redo)
+        fates = {made.name: known[made.name].fate(job.key, job.source(made.modality)) for made in sets}
+        again = retry_failed and Fate.FAILED in fates.values()
+        redo = {Fate.PENDING, Fate.FAILED} if again else {Fate.PENDING}
+        needs = tuple(name for name, fate in fates.items() if fate in redo)
         if needs:
-            groups.setdefault(needs, []).append(job)
+            groups.setdefault((needs, again), []).append(job)
     by_name = {made.name: made for made in sets}
-    for names, members in groups.items():
+    for (names, again), members in groups.items():
         missing = tuple(by_name[name] for name in names)
         size = shard_clips(max(made.spec.dim for made in missing), all(made.modality == "text" for made in missing))
         for start in range(0, len(members), size):
-            yield missing, members[start : start + size]
+            yield missing, members[start : start + size], again
 
 
 def shard_clips(dim: int, text_alone: bool = False) -> int:
@@ -185,6 +203,15 @@ def load_known(catalogue: Path, set_name: str, index: SetIndex | None, complain:
     return known
 
 
+def _lost(folder: Path, index: SetIndex) -> Iterable[str]:
+    """Say which shards of a set cannot be read."""
+    for info in index.shards:
+        try:
+            read_shard_index(folder / f"{info.name}.h5")
+        except DamagedError as error:
+            yield str(error)
+
+
 def _is_finished(path: Path, complain: Callable[[str], None]) -> bool:
     if not path.exists():
         return False
@@ -199,20 +226,21 @@ def _is_finished(path: Path, complain: Callable[[str], None]) -> bool:
 def index_set(
     spec: FeatureSpec,
     folder: Path,
-    shards: Sequence[str],
+    shards: Iterable[str],
     wanted: Sequence[tuple[str, bytes]],
     durations_seconds: npt.NDArray[np.float64],
 ) -> SetIndex:
     """Collect the fates of a feature set from its shards, one entry per utterance of the table.
 
     `wanted` gives the key and the source digest of every utterance; a shard row made from other sources (an older
-    transcript, another file) does not answer. Clip lengths that were noted on the way are filled into
-    `durations_seconds`.
+    transcript, another file) does not answer. Nor does a shard that cannot be read: its utterances are pending. Clip
+    lengths that were noted on the way are filled into `durations_seconds`.
     """
     known = KnownShards()
     for name in shards:
-        index = read_shard_index(folder / f"{name}.h5")
-        known.add(index.info, index)
+        with suppress(DamagedError):
+            index = read_shard_index(folder / f"{name}.h5")
+            known.add(index.info, index)
     columns = _empty_columns(len(wanted))
     used: dict[int, int] = {}
     for position, (key, source) in enumerate(wanted):
@@ -232,7 +260,9 @@ def index_set(
         if index.notes[row]:
             noted = json.loads(index.notes[row]).get("duration_seconds")
             durations_seconds[position] = noted if noted is not None else durations_seconds[position]
-    return SetIndex(spec=spec, shards=[known.infos[shard] for shard in used], **columns)
+    without = {key for (key, _), fate in zip(wanted, columns["fates"], strict=True) if fate != Fate.OK}
+    kept = [*used, *(number for number in known.with_features_of(without) if number not in used)]
+    return SetIndex(spec=spec, shards=[known.infos[shard] for shard in kept], **columns)
 
 
 def _empty_columns(count: int) -> dict[str, Any]:

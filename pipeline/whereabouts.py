@@ -1,7 +1,12 @@
-"""Where the corpus of a cache lies on this machine: kept beside the cache, never in it, so that no pack carries it."""
+"""What belongs to a cache on this machine alone: where its corpus lies, and who writes it now.
+
+It is kept beside the cache, never in it, so that no pack carries it.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from mer.cache import MerError, atomic_write, shard_folder
@@ -10,6 +15,19 @@ from mer.cache import MerError, atomic_write, shard_folder
 def side_folder(catalogue: Path) -> Path:
     """Folder beside a catalogue that holds its shards and what else belongs to this machine alone."""
     return shard_folder(catalogue, "x").parent.resolve()
+
+
+@contextmanager
+def one_at_a_time(catalogue: Path) -> Iterator[None]:
+    """Wait until no other run writes this catalogue, and keep others waiting; the lock ends with the process."""
+    path = side_folder(catalogue) / "catalogue.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        with suppress(ImportError, OSError):  # a platform or file system without locks
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def remember_root(catalogue: Path, root: Path) -> None:

@@ -1,0 +1,162 @@
+"""Runs into one catalogue that ask for other sets or other utterances, one after the other and side by side."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from folder_clips import HERE, Extract, write_manifest
+from synthetic import write_clip
+
+from mer.cache import Fate, FeatureStore, verify
+from mer.pipeline import extract as module
+from mer.pipeline import plan
+from mer.pipeline.extract import extract, prepare
+from mer.pipeline.whereabouts import one_at_a_time
+
+TEXT = {"encoders": {"text": ("odd_encoders:Counting",)}}
+AUDIO = {"encoders": {"audio": ("odd_encoders:Listening",)}}
+Make = Callable[..., module.ExtractSummary]
+
+
+def rows(count: int = 4, text: str = "words") -> list[dict[str, object]]:
+    return [{"id": f"u{i}", "path": f"{i}.wav", "text": text, "split": ("train", "test")[i % 2]} for i in range(count)]
+
+
+@pytest.fixture
+def sounds(tmp_path: Path) -> Path:
+    """Four short sounds with transcripts, two for training and two for testing."""
+    folder = tmp_path / "sounds"
+    folder.mkdir()
+    for i in range(4):
+        write_clip(folder / f"{i}.wav", seconds=0.1 + 0.05 * i)
+    write_manifest(folder, rows())
+    return folder
+
+
+@pytest.fixture
+def run(options: Extract, sounds: Path) -> Make:
+    """Extract the sounds with these options."""
+    return lambda **given: extract(options(root=sounds, **given), HERE)
+
+
+def fates(summary: module.ExtractSummary) -> dict[str, list[int]]:
+    """Fates of all sets by modality."""
+    store = FeatureStore.open(summary.catalogue)
+    return {index.spec.modality: index.fates.tolist() for index in store.sets.values()}
+
+
+def rename(folder: Path, before: str, after: str) -> None:
+    for path in folder.glob(f"*{before}"):
+        path.rename(path.with_suffix(after))
+
+
+def test_machine_texts_outlive_a_run_that_does_not_transcribe(
+    run: Make, sounds: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mer.stages.transcribe.transcribe", lambda waves, model, device: ["hi there"] * len(waves))
+    write_manifest(sounds, rows(text=""))
+    first = run(**TEXT, transcribe="a/listener")
+    last = run(**AUDIO)
+    assert fates(last) == {"text": [1, 1, 1, 1], "audio": [1, 1, 1, 1]}
+    store = FeatureStore.open(last.catalogue)
+    assert store.utterances.text == ["hi there"] * 4
+    assert store.utterances.machine_text.all()
+    assert run(**TEXT).clips == 0
+    assert fates(first)["text"] == [1, 1, 1, 1]
+
+
+@pytest.mark.parametrize("asked", [TEXT, AUDIO], ids=["text", "audio"])
+def test_sound_that_was_away_for_one_run_is_not_encoded_again(
+    run: Make, sounds: Path, asked: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(**AUDIO, limit=2)
+    run(**AUDIO)
+    rename(sounds, ".wav", ".gone")
+    there = fates(run(**asked))["audio"]
+    assert there == ([Fate.OK] * 4 if asked is TEXT else [Fate.MISSING] * 4)
+    rename(sounds, ".gone", ".wav")
+    summary = run(**AUDIO)
+    assert summary.clips == 0
+    assert fates(summary)["audio"] == [1, 1, 1, 1]
+    assert verify(summary.catalogue) == []
+
+
+def test_an_edited_transcript_waits_for_the_next_run_on_text(run: Make, sounds: Path) -> None:
+    run(**TEXT)
+    edited = rows()
+    edited[1]["text"] = "other words"
+    write_manifest(sounds, edited[:3])
+    assert fates(run(**AUDIO)) == {"text": [1, 1, 1], "audio": [1, 1, 1]}
+    summary = run(**TEXT)
+    assert summary.clips == 1
+    assert FeatureStore.open(summary.catalogue).utterances.keys == ["u0", "u1", "u2"]
+
+
+def test_a_split_or_limit_holds_for_a_catalogue_that_is_there(run: Make, sounds: Path) -> None:
+    run(**TEXT)
+    tested = run(**AUDIO, split="test")
+    assert tested.clips == 2
+    assert tested.failures is None
+    assert fates(tested) == {"text": [1, 1, 1, 1], "audio": [0, 1, 0, 1]}
+    limited = run(**AUDIO, limit=1)
+    assert limited.clips == 1
+    assert fates(limited)["audio"] == [1, 1, 0, 1]
+    assert run(**AUDIO).clips == 1
+    assert verify(limited.catalogue) == []
+
+
+def test_lost_shards_of_another_set_are_told_first_and_hold_nobody_up(
+    run: Make, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(plan, "TEXT_SHARD_CLIPS", 3)
+    shards = sorted(run(**TEXT).catalogue.parent.glob("mine.shards/text-*/*.h5"))
+    shards[0].unlink()
+    summary = run(**AUDIO)
+    assert f"pending until its encoder is asked for again: {shards[0]} is missing" in caplog.text
+    found = fates(summary)
+    assert found["audio"] == [1, 1, 1, 1]
+    assert sorted(found["text"]) in ([0, 0, 0, 1], [0, 1, 1, 1])
+    assert run(**TEXT).clips == found["text"].count(0)
+    assert verify(summary.catalogue) == []
+
+
+def test_what_another_run_added_meanwhile_stays(run: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = module._run
+
+    def meanwhile(*given: object) -> object:
+        monkeypatch.setattr(module, "_run", whole)
+        run(**TEXT)
+        run(**AUDIO, split="train")
+        return whole(*given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(module, "_run", meanwhile)
+    summary = run(**AUDIO, split="test")
+    assert fates(summary) == {"text": [1, 1, 1, 1], "audio": [1, 1, 1, 1]}
+    store = FeatureStore.open(summary.catalogue)
+    assert [len(store.read(store.pick("audio"), key)) for key in store.utterances.keys] == [1, 1, 1, 1]
+
+
+def test_one_run_waits_while_another_writes_the_catalogue(run: Make, options: Extract) -> None:
+    other = threading.Thread(target=run, kwargs=TEXT)
+    with one_at_a_time(options().catalogue):
+        other.start()
+        other.join(1.0)
+        assert other.is_alive()
+        assert not options().catalogue.exists()
+    other.join()
+    assert options().catalogue.exists()
+
+
+def test_failed_ones_are_tried_again_without_the_shards_that_a_killed_run_finished(
+    options: Extract, sounds: Path, run: Make
+) -> None:
+    (sounds / "0.wav").write_bytes(b"no sound")
+    failed = run(**AUDIO, limit=2)
+    listed = failed.catalogue.read_bytes()
+    run(**AUDIO)
+    failed.catalogue.write_bytes(listed)  # as if the last run had been killed before it wrote the catalogue
+    prepared = prepare(options(root=sounds, **AUDIO, retry_failed=True), HERE)
+    assert [[job.key for job in task.jobs] for task in prepared.plan.tasks] == [["u0"]]
