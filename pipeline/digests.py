@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from mer.cache import atomic_write
+from mer.cache import MerError, atomic_write
 
 
 class DigestMemo:
@@ -27,7 +27,7 @@ class DigestMemo:
                 self._known = {}  # a damaged memory costs one re-reading, nothing else
 
     def of(self, file: Path) -> bytes | None:
-        """Digest of a file's content, or None when there is no such file."""
+        """Digest of a file's content, or None when there is no such file or it cannot be read."""
         try:
             stat = file.stat()
         except OSError:
@@ -37,7 +37,7 @@ class DigestMemo:
             return bytes.fromhex(remembered[2])
         try:
             found = self._digest(file)
-        except OSError:
+        except MerError:
             return None
         self._known[str(file)] = (stat.st_size, stat.st_mtime_ns, found.hex())
         return found

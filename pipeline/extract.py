@@ -27,6 +27,7 @@ from mer.cache import (
     UtteranceTable,
     atomic_write,
     read_catalogue,
+    read_shard_index,
     shard_folder,
     write_catalogue,
 )
@@ -282,9 +283,12 @@ def _jobs(corpus: Corpus, utterances: Sequence[Utterance], catalogue: Path, with
     ]
     memo = DigestMemo(side_folder(catalogue) / "media-digests.json", media_digest)
     with progress_bar("reading media digests", len(set(files))) as bar:
-        digests = memo.of_all(files, bar.advance)
+        try:
+            digests = memo.of_all(files, bar.advance)
+        finally:
+            if files:
+                memo.save()  # what was read before an interrupt is not read again
     if files:
-        memo.save()
         remember_root(catalogue, root)
     return [job_of(utterance, root, digests) for utterance in utterances]
 
@@ -301,7 +305,7 @@ def _run(prepared: Prepared, execution: Execution) -> list[TaskReport]:
             loaded_encoder(made, prepared.tools)  # a bad checkpoint or device is told before any clip is decoded
     reports: list[TaskReport] = []
     with progress_bar("extracting", plan.utterances_to_do) as bar:
-        meter = _Meter(bar)
+        meter = _Meter(bar, {made.name: Path(made.folder) for made in plan.sets})
 
         def on_report(report: TaskReport) -> None:
             reports.append(report)
@@ -319,14 +323,16 @@ def _run(prepared: Prepared, execution: Execution) -> list[TaskReport]:
 class _Meter:
     """Counts clips, hours and failures, and writes them beside the bar."""
 
-    def __init__(self, bar: ProgressBar) -> None:
+    def __init__(self, bar: ProgressBar, folders: Mapping[str, Path]) -> None:
         self.bar = bar
+        self.folders = folders
         self.started = time.perf_counter()
         self.clips = 0
         self.failed = 0
         self.media_seconds = 0.0
         self.reasons: Counter[str] = Counter()
-        self.encoded = 0
+        """Why utterances failed that have no features in any set, one reason each."""
+        self.hopeful = False
 
     def clip(self, failed: bool, media_seconds: float) -> None:
         """Count one utterance."""
@@ -339,12 +345,16 @@ class _Meter:
 
     def check(self, report: TaskReport) -> None:
         """Stop a run in which everything fails alike."""
-        self.reasons.update(report.reasons)
-        self.encoded += report.clips - report.failed
-        if self.encoded == 0 and self.reasons:
-            reason, count = self.reasons.most_common(1)[0]
-            if count >= HOPELESS:
-                raise MerError(f"stopped: all of the first {count} utterances failed the same way: {reason}")
+        self.hopeful = self.hopeful or report.failed < report.clips
+        if self.hopeful:
+            return
+        indexes = [read_shard_index(self.folders[name] / f"{info.name}.h5") for name, info in report.shards]
+        for row in range(report.clips):
+            self.hopeful = self.hopeful or any(index.fates[row] == Fate.OK for index in indexes)
+            self.reasons[next(index.reasons[row] for index in indexes if index.fates[row] == Fate.FAILED)] += 1
+        reason, count = self.reasons.most_common(1)[0]
+        if count >= HOPELESS and not self.hopeful:
+            raise MerError(f"stopped: all of the first {count} utterances failed the same way: {reason}")
 
 
 # --- after --------------------------------------------------------------------------------------------------------

@@ -73,3 +73,10 @@ class Listening(Counting):
 
     name = "listening"
     modality = "audio"
+
+
+@dataclass(frozen=True)
+class HearingTwice(Listening):
+    """The same under another name."""
+
+    name = "hearing-twice"

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from folder_clips import HERE, Extract
+from folder_clips import HERE, Extract, write_manifest
 
 from mer.cache import Fate, FeatureStore, verify
 from mer.pipeline.commands.extract import print_summary
@@ -105,3 +105,78 @@ def test_a_clip_with_damaged_packets_keeps_its_features_and_says_what_is_missing
     print_summary(summary)
     said = " ".join(capsys.readouterr().out.split())
     assert f"notes on media: {len(summary.media_notes)}, kept with the features (first: u5: " in said
+
+
+def listen(**given: object) -> dict[str, object]:
+    """Options of a run on sound that needs no weights."""
+    return {"encoders": {"audio": ("odd_encoders:Listening",)}, **given}
+
+
+def test_a_folder_in_the_place_of_a_clip_is_that_utterance_s_fate(options: Extract, clips: Path) -> None:
+    (clips / "clip1.mp4").unlink()
+    (clips / "clip1.mp4").mkdir()
+    summary = extract(options(**listen()), HERE)
+    (index,) = summary.made.values()
+    assert index.fates.tolist() == [Fate.OK, Fate.MISSING, *[Fate.OK] * 4]
+
+
+def test_a_file_that_cannot_be_read_is_that_utterance_s_fate(
+    options: Extract, clips: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = Path.open
+
+    def denied(self: Path, *given: object, **named: object) -> object:
+        if self.name == "clip1.mp4":
+            raise PermissionError(13, "Permission denied")
+        return whole(self, *given, **named)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(Path, "open", denied)  # permissions do not hold for root, who may run the tests
+    assert extract(options(**listen()), HERE).count(Fate.OK) >= 5
+
+
+def test_digests_read_before_an_interrupt_are_kept(
+    options: Extract, clips: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mer.stages import media
+
+    whole, read = media.media_digest, []
+
+    def interrupted(path: Path) -> bytes:
+        if path.name == "clip5.mp4":
+            raise KeyboardInterrupt
+        read.append(path)
+        return whole(path)
+
+    monkeypatch.setattr(media, "media_digest", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        extract(options(**listen()), HERE)
+    monkeypatch.setattr(media, "media_digest", lambda path: read.append(path) or whole(path))
+    extract(options(**listen()), HERE)
+    assert sorted(path.name for path in read) == [f"clip{i}.mp4" for i in range(6)]
+
+
+def test_clips_that_fail_do_not_stop_a_run_whose_transcripts_are_encoded(options: Extract, tmp_path: Path) -> None:
+    root = tmp_path / "prose"
+    root.mkdir()
+    for i in range(30):
+        (root / f"{i}.wav").write_bytes(b"prose" * 100)
+    write_manifest(root, [{"id": f"u{i}", "path": f"{i}.wav", "text": "words"} for i in range(30)])
+    both = {"text": ("odd_encoders:Counting",), "audio": ("odd_encoders:Listening",)}
+    summary = extract(options(root=root, encoders=both), HERE)
+    assert (summary.count(Fate.OK), summary.count(Fate.FAILED)) == (30, 30)
+
+
+def test_utterances_that_fail_in_several_sets_count_once(options: Extract, tmp_path: Path) -> None:
+    from mer.cache import MerError
+
+    root = tmp_path / "prose"
+    root.mkdir()
+    for i in range(30):
+        (root / f"{i}.wav").write_bytes(b"prose" * 100)
+    rows = [{"id": f"u{i}", "path": f"{i}.wav", "text": ""} for i in range(30)]
+    write_manifest(root, rows[:20])
+    twice = {"audio": ("odd_encoders:Listening", "odd_encoders:HearingTwice")}
+    assert extract(options(root=root, encoders=twice), HERE).count(Fate.FAILED) == 40
+    write_manifest(root, rows)
+    with pytest.raises(MerError, match="all of the first 30 utterances failed the same way"):
+        extract(options(root=root, encoders=twice, out=tmp_path / "more.h5"), HERE)
