@@ -43,6 +43,7 @@ from .options import MODALITIES, Execution, ExtractOptions, resolve_device
 from .plan import Plan, index_set, job_of, make_plan, media_path
 from .presets import restricted_licences
 from .tasks import EncodingSet, TaskReport, loaded_encoder
+from .transcripts import Transcripts
 from .whereabouts import one_at_a_time, remember_root, side_folder
 
 logger = logging.getLogger("mer.extract")
@@ -72,6 +73,13 @@ class Prepared:
     previous: Catalogue | None
     tools: Tools
     plan: Plan
+    untranscribed: list[Job]
+    """Clips that --transcribe has still to listen to; only a dry run leaves any."""
+
+    def media_bytes(self) -> int:
+        """Size of the files that the run reads; one that is not there has none."""
+        files = self.plan.media() | {str(job.sound or job.picture) for job in self.untranscribed}
+        return sum(os.path.getsize(file) for file in files if os.path.isfile(file))
 
 
 @dataclass
@@ -94,8 +102,10 @@ class ExtractSummary:
         return sum(int((index.fates == fate).sum()) for index in self.made.values())
 
 
-def prepare(options: ExtractOptions, execution: Execution) -> Prepared:
-    """Read the annotation, resolve encoders, compare with what is there. No clip is decoded.
+def prepare(options: ExtractOptions, execution: Execution, dry: bool = False) -> Prepared:
+    """Read the annotation, resolve encoders, compare with what is there.
+
+    No clip is decoded but those that --transcribe listens to, and in a `dry` run not even these.
 
     Raises
     ------
@@ -116,12 +126,15 @@ def prepare(options: ExtractOptions, execution: Execution) -> Prepared:
     if not options.transcribe:
         utterances = _with_machine_texts(utterances, previous)
     jobs = _jobs(corpus, utterances, catalogue, with_media)
+    untranscribed: list[Job] = []
     if options.transcribe:
-        from .transcripts import with_transcripts
-
-        utterances, jobs = with_transcripts(utterances, jobs, tools, options.transcribe, catalogue)
+        transcripts = Transcripts(catalogue, options.transcribe, options.retry_failed)
+        if not dry:
+            transcripts.listen(jobs, tools)
+        untranscribed = transcripts.waiting(jobs)
+        utterances, jobs = transcripts.give(utterances, jobs)
     plan = make_plan(jobs, sets, catalogue, previous.sets if previous else {}, options.retry_failed)
-    return Prepared(corpus, info, listed, utterances, jobs, sets, previous, tools, plan)
+    return Prepared(corpus, info, listed, utterances, jobs, sets, previous, tools, plan, untranscribed)
 
 
 def extract(options: ExtractOptions, execution: Execution) -> ExtractSummary:

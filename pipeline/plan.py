@@ -90,10 +90,24 @@ class Plan:
     lost: tuple[str, ...] = ()
     """The same about shards of sets that this run does not make."""
 
+    bytes_there: Mapping[str, int] = field(default_factory=dict)
+    """Per feature set the size of the shards that were found."""
+
     @property
     def utterances_to_do(self) -> int:
         """Number of utterances in the tasks."""
         return sum(len(task.jobs) for task in self.tasks)
+
+    def media(self) -> set[str]:
+        """Files that the tasks read."""
+        files: set[str | None] = set()
+        for task in self.tasks:
+            kinds = {made.modality for made in task.sets}
+            if "face" in kinds:
+                files |= {job.picture for job in task.jobs}
+            if kinds != {"text"}:
+                files |= {job.sound or job.picture for job in task.jobs}
+        return {file for file in files if file is not None}
 
 
 def job_of(utterance: Utterance, root: Path, digests: Mapping[Path, bytes | None]) -> Job:
@@ -146,18 +160,22 @@ def make_plan(
         known[made.name] = load_known(catalogue, made.name, previous.get(made.name), damaged.append)
     tasks: list[Task] = []
     shards = {made.name: [info.name for info in known[made.name].infos] for made in sets}
+    there = {made.name: sum(info.bytes for info in known[made.name].infos) for made in sets}
     for missing, chunk, again in _chunks(jobs, sets, known, retry_failed):
         unfinished = []
         for made in missing:
             name = shard_name(made.spec, [job.key for job in chunk], [job.source(made.modality) for job in chunk])
             shards[made.name] = [other for other in shards[made.name] if other != name] + [name]
-            if again or not _is_finished(Path(made.folder) / f"{name}.h5", damaged.append):
+            path = Path(made.folder) / f"{name}.h5"
+            if again or not _is_finished(path, damaged.append):
                 unfinished.append(made)
+            else:
+                there[made.name] += path.stat().st_size
         if unfinished:
             tasks.append(Task(tuple(chunk), tuple(unfinished)))
     others = {name: index for name, index in previous.items() if name not in known}
     lost = [told for name, index in others.items() for told in _lost(shard_folder(catalogue, name), index)]
-    return Plan(tuple(jobs), tuple(sets), tuple(tasks), shards, known, tuple(damaged), tuple(lost))
+    return Plan(tuple(jobs), tuple(sets), tuple(tasks), shards, known, tuple(damaged), tuple(lost), there)
 
 
 def _chunks(

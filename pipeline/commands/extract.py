@@ -189,7 +189,7 @@ def extract(
         max_failures=max_failures,
     )
     if dry_run:
-        _print_plan(prepare(options, execution), options)
+        _print_plan(prepare(options, execution, dry=True), options)
         return
     summary = run(options, execution)
     print_summary(summary)
@@ -225,15 +225,20 @@ def print_summary(summary: ExtractSummary) -> None:
 
 def _print_plan(prepared: Prepared, options: ExtractOptions) -> None:
     from mer.pipeline.console import results, table
+    from mer.pipeline.describe import sized
 
     plan = prepared.plan
-    shown = table(f"plan for {options.catalogue}", "feature set", ">there", ">to do", ">shards", ">dim")
+    shown = table(f"plan for {options.catalogue}", "feature set", ">there", ">bytes there", ">to do", ">shards", ">dim")
     for made in plan.sets:
         to_do = sum(len(task.jobs) for task in plan.tasks if made in task.sets)
         shards = sum(made in task.sets for task in plan.tasks)
-        shown.add_row(made.name, str(len(plan.jobs) - to_do), str(to_do), str(shards), str(made.spec.dim))
+        there = (str(len(plan.jobs) - to_do), sized(plan.bytes_there[made.name]))
+        shown.add_row(made.name, *there, str(to_do), str(shards), str(made.spec.dim))
     results.print(shown)
     results.print(f"{len(plan.jobs)} utterances, {plan.utterances_to_do} to work on; nothing was decoded")
+    if prepared.untranscribed:
+        results.print(f"{len(prepared.untranscribed)} clips would be transcribed first")
+    results.print(f"media to read: {sized(prepared.media_bytes())}")
 
 
 def _leave_if_failed(summary: ExtractSummary, max_failures: int | None) -> None:

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 from folder_clips import manifest_rows, write_manifest
-from synthetic import zero_bytes
+from synthetic import write_clip, zero_bytes
 
 from mer.cache import FeatureStore
 from mer.pipeline.cli import main
+from mer.pipeline.describe import sized
 
 
 def run(*arguments: object) -> int:
@@ -35,6 +36,22 @@ def test_dry_run_prints_the_plan_and_writes_no_features(
     assert "6 utterances, 6 to work on; nothing was decoded" in printed
     assert not (tmp_path / "mine.h5").exists()
     assert not list(tmp_path.rglob("*-demo-*/*.h5"))
+
+
+def test_the_plan_tells_the_bytes_that_are_there_and_those_to_read(
+    command: tuple[object, ...], clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = (*command, "--audio-encoder", "none", "--face-encoder", "none")
+    assert run(*words) == 0
+    there = sum(path.stat().st_size for path in tmp_path.glob("mine.shards/text-*/*.h5"))
+    media = sum(path.stat().st_size for path in clips.glob("*.mp4"))
+    capsys.readouterr()
+    assert run(*words, "--dry-run") == 0
+    printed = capsys.readouterr().out
+    assert sized(there) in printed
+    assert "media to read: 0 bytes" in printed
+    assert run(*command, "--dry-run") == 0
+    assert f"media to read: {sized(media)}" in capsys.readouterr().out
 
 
 def test_the_closing_table_counts_and_a_second_run_says_there_is_nothing_to_do(
@@ -104,6 +121,50 @@ def test_the_preset_of_the_paper_prints_its_non_commercial_licence(
     assert run(*given, "--device", "cpu") == 1  # no network: the weights cannot be fetched
     said = " ".join(capsys.readouterr().err.split())
     assert "licensed CC BY-NC-SA 4.0: non-commercial" in said
+
+
+@pytest.fixture
+def mute(tmp_path: Path) -> Path:
+    """Two sounds and one file without any, all without a transcript."""
+    folder = tmp_path / "mute"
+    folder.mkdir()
+    write_clip(folder / "a.wav", seconds=0.2)
+    write_clip(folder / "b.wav", seconds=0.3)
+    (folder / "c.wav").write_bytes(b"no sound")
+    write_manifest(folder, [{"id": name, "path": f"{name}.wav"} for name in "abc"])
+    return folder
+
+
+def test_clips_are_transcribed_once_and_not_in_a_dry_run(
+    mute: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mer.pipeline import transcripts
+
+    decoded: list[str] = []
+    whole = transcripts.decode
+    monkeypatch.setattr(transcripts, "decode", lambda job, *given: decoded.append(job.key) or whole(job, *given))
+    monkeypatch.setattr("mer.stages.transcribe.transcribe", lambda waves, *given: [f"{len(wave)}" for wave in waves])
+    words = (
+        "extract", "--corpus", "folder", "--root", mute, "--out", tmp_path / "mute.h5", "--device", "cpu",
+        "--text-encoder", "odd_encoders:Counting", "--transcribe", "a/listener",
+    )  # fmt: skip
+    assert run(*words, "--dry-run") == 0
+    printed = capsys.readouterr().out
+    assert "3 clips would be transcribed first" in printed
+    size = sum(path.stat().st_size for path in mute.glob("*.wav"))
+    assert f"media to read: {sized(size)}" in printed
+    assert decoded == []
+    assert run(*words) == 0
+    assert decoded == ["a", "b", "c"]
+    assert run(*words) == 0
+    assert decoded == ["a", "b", "c"]
+    assert run(*words, "--retry-failed") == 0
+    assert decoded[3:] == ["c"]
+    (memory,) = (tmp_path / "mute.shards").glob("transcripts-*.json")
+    memory.write_text("{ damaged")
+    assert run(*words) == 0
+    assert decoded[4:] == ["a", "b", "c"]
+    assert FeatureStore.open(tmp_path / "mute.h5").utterances.text == ["3200", "4800", None]
 
 
 def test_layers_for_all_and_for_one_modality() -> None:
