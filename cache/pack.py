@@ -37,6 +37,7 @@ SMALLEST_SALT = 8
 LICENSE = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+-]*(?: (?:WITH|AND|OR) [A-Za-z0-9][A-Za-z0-9.+-]*)*")
 OWN_LICENSE = ("licenseref-", "other", "proprietary")
 FOLDERS = re.compile(r"(?:[A-Za-z]:)?[\\/](?:[^\s\\/'\"]+[\\/])+")
+PATH = re.compile(r"(?:[A-Za-z]:)?[\\/]|~|\.{1,2}[\\/]")
 FLOAT16_MAX = float(np.finfo(np.float16).max)
 
 Progress = Callable[[int], None]
@@ -234,6 +235,18 @@ def _scrubbed(reason: str) -> str:
     return FOLDERS.sub("", reason)
 
 
+def without_folders(value: Any) -> Any:
+    """A JSON-able value in which every path that names folders of this machine is cut down to its last part.
+
+    A hub id such as `owner/name` is none; a URL neither.
+    """
+    if isinstance(value, str):
+        return re.split(r"[\\/]", value.rstrip("\\/"))[-1] if PATH.match(value) else value
+    if isinstance(value, Mapping):
+        return {name: without_folders(item) for name, item in value.items()}
+    return [without_folders(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
 def _overflowing(store: FeatureStore, name: str, rows: npt.NDArray[np.int64]) -> Iterator[tuple[int, float]]:
     index = store.sets[name]
     for positions in _pieces(index.length[rows], index.spec):
@@ -272,7 +285,7 @@ def _catalogue(
         corpus=store.corpus,
         utterances=table,
         sets={name: plan.index for name, plan in plans.items()},
-        provenance=store.provenance,
+        provenance=without_folders(store.provenance),
         extra=store.catalogue.extra,
         packed=True,
     )

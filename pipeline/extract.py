@@ -31,6 +31,7 @@ from mer.cache import (
     shard_folder,
     write_catalogue,
 )
+from mer.cache.pack import without_folders
 from mer.stages.protocols import Corpus, CorpusInfo, LabelSpec
 from mer.stages.registry import find
 from mer.stages.utterance import Utterance
@@ -397,7 +398,7 @@ def _assemble(prepared: Prepared, options: ExtractOptions, reports: Sequence[Tas
         corpus=corpus_record(prepared.info, prepared.corpus),
         utterances=utterance_table(utterances, prepared.info.labels, durations),
         sets=sets,
-        provenance=_provenance(options),
+        provenance=_provenance(options, latest),
     )
 
 
@@ -465,18 +466,31 @@ def utterance_table(
     return UtteranceTable.of([u.key for u in utterances], targets, duration_seconds=durations_seconds, **columns)
 
 
-def _provenance(options: ExtractOptions) -> dict[str, Any]:
-    """What made these features, without clocks and hosts, so that equal runs leave equal catalogues."""
+def _provenance(options: ExtractOptions, latest: Catalogue | None) -> dict[str, Any]:
+    """What made these features, without clocks, hosts and folders, so that equal runs leave equal catalogues."""
     chosen = {
         key: value
         for key, value in dataclasses.asdict(options).items()
         if key not in {"root", "out", "retry_failed"} and value not in (None, "", {}, False)
     }
+    chosen["encoders"] = {modality: [_name_of(name) for name in names] for modality, names in options.encoders.items()}
+    chosen["face_detector"] = _name_of(options.face_detector)
+    if options.transcribe:
+        chosen["transcribe"] = _name_of(options.transcribe)
+    elif latest is not None and latest.utterances.machine_text.any():
+        before = latest.provenance.get("options", {}).get("transcribe")
+        chosen |= {"transcribe": before} if before else {}
     return {
-        "options": chosen,
+        "options": without_folders(chosen),
         "libraries": {name: version(name) for name in LIBRARIES},
         "python": platform.python_version(),
     }
+
+
+def _name_of(place: str) -> str:
+    """Name of a folder or file of this machine; a known name or hub id as it is."""
+    path = Path(place).expanduser()
+    return path.resolve().name if place and path.exists() else place
 
 
 def _list_failures(catalogue: Path, keys: Sequence[str], made: Mapping[str, SetIndex]) -> Path | None:

@@ -65,6 +65,27 @@ def test_a_pack_is_one_file_that_reads_like_its_source(make_cache: Cache, tmp_pa
     assert "emotion: 4 of 13 utterances are not labelled" in store.catalogue.datasheet["gaps"]
 
 
+def test_a_pack_names_no_folder_of_the_machine_that_made_the_cache(make_cache: Cache, tmp_path: Path) -> None:
+    source = make_cache()
+    catalogue = read_catalogue(source)
+    catalogue.provenance["options"] = {
+        "encoders": {"text": ["/home/alice/my models/ck/"], "audio": ["lab/sound@abc"], "face": ["~alice/vit"]},
+        "face_detector": "C:\\Users\\alice\\yunet.onnx",
+        "corpus_options": {"turns": True, "clips": 48},
+        "transcribe": "../alice/whisper",
+    }
+    write_catalogue(source, catalogue)
+    pack(source, tmp_path / "pack.h5", replace(FREE, salt="long enough"))
+    provenance = read_catalogue(tmp_path / "pack.h5").provenance
+    assert provenance["options"] == {
+        "encoders": {"text": ["ck"], "audio": ["lab/sound@abc"], "face": ["vit"]},
+        "face_detector": "yunet.onnx",
+        "corpus_options": {"turns": True, "clips": 48},
+        "transcribe": "whisper",
+    }
+    assert provenance["mer"] == "0.1.0"
+
+
 def test_plain_h5py_reads_a_pack(make_cache: Cache, tmp_path: Path) -> None:
     source = make_cache()
     pack(source, tmp_path / "pack.h5", PackOptions("CC-BY-4.0", contact="us@lab.org"))

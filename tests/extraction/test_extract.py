@@ -76,6 +76,22 @@ def test_a_clip_is_decoded_once_for_all_its_encoders(options: Extract, monkeypat
     assert read == {f"clip{i}.mp4": 1 for i in range(6)}
 
 
+def test_a_checkpoint_folder_is_named_without_the_folders_around_it(
+    options: Extract, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mer.pipeline.reproduce import recipe
+    from mer.stages.encoders.demo import demo_folder
+
+    shutil.copytree(demo_folder("demo-text"), tmp_path / "home-of-alice" / "mine")
+    monkeypatch.chdir(tmp_path)
+    for place in (str(tmp_path / "home-of-alice" / "mine"), "home-of-alice/mine"):
+        catalogue = extract(options(encoders={"text": (place,)}), HERE).catalogue
+        store = FeatureStore.open(catalogue)
+        assert store.provenance["options"]["encoders"] == {"text": ["mine"]}
+        assert b"home-of-alice" not in catalogue.read_bytes()
+        assert "--text-encoder mine " in recipe(store.catalogue)
+
+
 def test_a_second_run_does_nothing_and_changes_no_byte(options: Extract) -> None:
     first = extract(options(), HERE)
     before, catalogue = shards(first.catalogue), first.catalogue.read_bytes()

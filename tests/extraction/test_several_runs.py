@@ -64,6 +64,7 @@ def test_machine_texts_outlive_a_run_that_does_not_transcribe(
     store = FeatureStore.open(last.catalogue)
     assert store.utterances.text == ["hi there"] * 4
     assert store.utterances.machine_text.all()
+    assert store.provenance["options"]["transcribe"] == "a/listener"
     assert run(**TEXT).clips == 0
     assert fates(first)["text"] == [1, 1, 1, 1]
 
