@@ -84,7 +84,7 @@ class LiveFace:
         config: Any = self.model.config
         self.pool = encoder.pooling()
         self.first_patch = 1 + int(getattr(config, "num_register_tokens", 0) or 0)
-        self.recipe = PictureRecipe.of(encoder.found.read("preprocessor_config.json"), image_size(config))
+        self.recipe = PictureRecipe.of(encoder.preprocessing()[1], image_size(config))
         self.tap = LayerTap(self.model, depth, self.choice, self._reduce, encoder.found.label)
 
     def _reduce(self, hidden: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from mer.cache import MerError
@@ -20,11 +20,13 @@ class Family:
     """Key of the part of the configuration that describes the encoder, such as `vision_config`."""
     pools: tuple[str, ...] = ("cls", "mean")
     """How the tokens of one picture may become one vector, the default first."""
+    prepared_by: tuple[str, ...] = ()
+    """Parts of a processor that may say how inputs are prepared; none where every checkpoint does it alike."""
 
 
 _TEXT = Family("text", "mer.stages.encoders.text:LiveText")
-_WAVE = Family("audio", "mer.stages.encoders.wave:LiveWave")
-_PICTURE = Family("face", "mer.stages.encoders.face:LiveFace")
+_WAVE = Family("audio", "mer.stages.encoders.wave:LiveWave", prepared_by=("feature_extractor",))
+_PICTURE = Family("face", "mer.stages.encoders.face:LiveFace", prepared_by=("image_processor",))
 
 BASE_SIZE = (12, 768)
 """Blocks and width that transformers' classes assume where a configuration leaves them out, as CLIP's often do."""
@@ -47,11 +49,16 @@ FAMILIES: Mapping[str, Family] = {
     ),
     **dict.fromkeys(("wav2vec2", "hubert", "wavlm", "data2vec-audio"), _WAVE),
     **dict.fromkeys(("vit", "deit", "dinov2", "dinov3_vit"), _PICTURE),
-    **dict.fromkeys(("data2vec-vision", "beit"), Family("face", _PICTURE.loader, pools=("mean", "cls"))),
+    **dict.fromkeys(("data2vec-vision", "beit"), replace(_PICTURE, pools=("mean", "cls"))),
     "emotion2vec": Family("audio", "mer.stages.encoders.emotion2vec:LiveEmotion2vec"),
     "whisper": Family("audio", "mer.stages.encoders.whisper:LiveWhisper"),
-    "videomae": Family("face", "mer.stages.encoders.video:LiveVideo", pools=("mean",)),
-    "clip": Family("face", _PICTURE.loader, part="vision_config"),
+    "videomae": Family(
+        "face",
+        "mer.stages.encoders.video:LiveVideo",
+        pools=("mean",),
+        prepared_by=("video_processor", "image_processor"),
+    ),
+    "clip": replace(_PICTURE, part="vision_config"),
     "clip_vision_model": _PICTURE,
 }
 

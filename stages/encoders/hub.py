@@ -100,6 +100,8 @@ def _local_snapshot(repository: str, revision: str, with_code: bool) -> Path | N
     from huggingface_hub import snapshot_download
 
     from .checkpoint import read_config
+    from .families import FAMILIES
+    from .preprocessing import find_preprocessing
     from .weights import weight_files
 
     try:
@@ -108,7 +110,9 @@ def _local_snapshot(repository: str, revision: str, with_code: bool) -> Path | N
             snapshot_download(repository, revision=revision or None, local_files_only=True, allow_patterns=wanted)
         )
         weight_files(folder)
-        read_config(folder)
+        family = FAMILIES.get(str(read_config(folder).get("model_type")))
+        if family and family.prepared_by and find_preprocessing(folder, family.prepared_by) is None:
+            return None  # another program fetched configuration and weights alone
     except Exception:  # anything missing or unreadable: ask the hub
         return None
     return folder
@@ -129,6 +133,7 @@ def _told_why(repository: str, revision: str, error: Exception) -> str:
     if isinstance(error, OSError) and error.errno is not None and not kinds & {"ConnectionError", "TimeoutError"}:
         return f"checkpoint {wanted} cannot be stored: {error.strerror or error}; free space or set HF_HOME elsewhere"
     return (
-        f"checkpoint {wanted} is not on this machine and the hub cannot be reached ({type(error).__name__}); where "
-        f"there is a network run `hf download {repository} --local-dir DIR`, copy DIR here and name DIR instead"
+        f"checkpoint {wanted} is not, or not wholly, on this machine and the hub cannot be reached "
+        f"({type(error).__name__}); where there is a network run `hf download {repository} --local-dir DIR`, copy DIR "
+        "here and name DIR instead"
     )

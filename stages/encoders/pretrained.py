@@ -13,6 +13,7 @@ from ..protocols import SAMPLE_RATE_HZ, LoadedEncoder
 from .checkpoint import Checkpoint, find_checkpoint
 from .families import Family, depth_and_width, family_of
 from .layers import LayerChoice, check_layers, choose_layers
+from .preprocessing import USUAL, read_preprocessing
 
 PRECISIONS = {"float32": "float32", "fp32": "float32", "bfloat16": "bfloat16", "bf16": "bfloat16"}
 
@@ -57,6 +58,10 @@ class PretrainedEncoder:
     def family(self) -> Family:
         """Family of the resolved checkpoint."""
         return family_of(self.found.config, self.modality, self.found.label)
+
+    def preprocessing(self) -> tuple[str, dict[str, Any]]:
+        """How the checkpoint wants its inputs prepared, and the file that says so."""
+        return read_preprocessing(self.found, self.family.prepared_by)
 
     def choice(self) -> tuple[LayerChoice, int, int]:
         """Layers chosen, depth of the model, width of one layer."""
@@ -161,11 +166,11 @@ class AudioEncoder(PretrainedEncoder):
     def normalises(self) -> bool:
         """Tell whether the checkpoint was trained on clips of zero mean and unit variance."""
         stated = self.found.config.get("normalize")  # emotion2vec's configuration says it
-        return bool(self.found.read("preprocessor_config.json").get("do_normalize", True) if stated is None else stated)
+        return bool(self.preprocessing()[1].get("do_normalize", True) if stated is None else stated)
 
     def settings(self) -> dict[str, Any]:
         """Normalisation and chunks."""
-        rate = int(self.found.read("preprocessor_config.json").get("sampling_rate", SAMPLE_RATE_HZ))
+        rate = int(self.preprocessing()[1].get("sampling_rate", SAMPLE_RATE_HZ))
         if rate != SAMPLE_RATE_HZ:
             raise MerError(
                 f"checkpoint {self.found.label} wants sound at {rate} Hz; only {SAMPLE_RATE_HZ} Hz is supported"
@@ -201,5 +206,6 @@ class FaceEncoder(PretrainedEncoder):
         return known[0] if self.pool == "auto" else self.pool
 
     def settings(self) -> dict[str, Any]:
-        """How the tokens of one picture become one vector."""
-        return {"pool": self.pooling()}
+        """How the tokens of one picture become one vector, and what else than the usual file prepares a picture."""
+        file, _ = self.preprocessing()
+        return {"pool": self.pooling()} | ({} if file == USUAL else {"preprocessing": file})

@@ -40,7 +40,7 @@ class LiveVideo:
         config = model.config
         self.model = model
         self.frames, self.tubelet = int(config.num_frames), int(config.tubelet_size)
-        self.recipe = PictureRecipe.of(encoder.found.read("preprocessor_config.json"), image_size(config))
+        self.recipe = PictureRecipe.of(encoder.preprocessing()[1], image_size(config))
         self.tap = LayerTap(model, depth, self.choice, self._reduce, encoder.found.label)
 
     def _reduce(self, hidden: Tensor) -> Tensor:

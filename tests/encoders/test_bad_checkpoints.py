@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny_checkpoints import roberta, wav2vec2_layer, wav2vec2_msp_dim
+from tiny_checkpoints import MAKERS, roberta, wav2vec2_layer, wav2vec2_msp_dim
 
 from mer.cache import MerError
 from mer.stages.encoders.catalog import ENCODERS, PRESETS, make_encoder
@@ -177,6 +177,54 @@ def test_sound_at_another_rate_is_refused(tmp_path: Path) -> None:
     folder = wav2vec2_layer(tmp_path / "fast")
     (folder / "preprocessor_config.json").write_text(json.dumps({"sampling_rate": 48000}))
     assert "48000 Hz" in told("audio", folder)
+
+
+@pytest.mark.parametrize(
+    ("modality", "family", "auto"),
+    [
+        ("audio", "wavlm-base", "AutoFeatureExtractor"),
+        ("face", "clip", "AutoImageProcessor"),
+        ("face", "videomae", "AutoImageProcessor"),
+    ],
+)
+def test_settings_of_sound_and_pictures_are_not_guessed(modality: str, family: str, auto: str, tmp_path: Path) -> None:
+    folder = MAKERS[modality][family](tmp_path / family)
+    (folder / "preprocessor_config.json").unlink()
+    (folder / "processor_config.json").write_text(json.dumps({"processor_class": "Mine"}))  # as transformers 4 has it
+    with pytest.raises(MerError, match="has no preprocessor_config") as caught:
+        make_encoder(modality, str(folder)).resolve()
+    assert f"{auto}.from_pretrained(ID).save_pretrained('{folder}')" in str(caught.value)
+
+
+def test_whisper_needs_no_settings(tmp_path: Path) -> None:
+    folder = MAKERS["audio"]["whisper"](tmp_path / "whisper")
+    (folder / "preprocessor_config.json").unlink()
+    make_encoder("audio", str(folder)).resolve()
+
+
+@pytest.mark.parametrize(
+    ("modality", "family", "file", "part"),
+    [
+        ("audio", "wavlm-base", "processor_config.json", "feature_extractor"),
+        ("face", "clip", "processor_config.json", "image_processor"),
+        ("face", "videomae", "processor_config.json", "video_processor"),
+        ("face", "videomae", "video_preprocessor_config.json", ""),
+    ],
+)
+def test_settings_are_found_where_transformers_5_saves_them(
+    modality: str, family: str, file: str, part: str, tmp_path: Path
+) -> None:
+    folder = MAKERS[modality][family](tmp_path / family)
+    usual: Any = make_encoder(modality, str(folder)).resolve().load("cpu")
+    settings = json.loads((folder / "preprocessor_config.json").read_text())
+    (folder / "preprocessor_config.json").unlink()
+    (folder / file).write_text(json.dumps({part: settings} if part else settings))
+    encoder: Any = make_encoder(modality, str(folder)).resolve()
+    if modality == "audio":
+        assert not encoder.normalises()
+    else:
+        assert encoder.load("cpu").recipe == usual.recipe
+    assert encoder.spec({}).fingerprint != usual.encoder.spec({}).fingerprint
 
 
 def test_without_a_network_the_way_to_download_ahead_is_told(tmp_path: Path) -> None:

@@ -128,3 +128,16 @@ def test_unknown_and_gated_checkpoints_are_told_why(hub: tuple[str, list[str]], 
     assert "the hub has no checkpoint 'someone/nothing'" in unknown
     (gated,) = resolve("someone/gated", endpoint, tmp_path)
     assert "accept its terms" in gated
+
+
+def test_a_snapshot_without_the_settings_of_its_pictures_is_fetched_in_full(
+    hub: tuple[str, list[str]], tmp_path: Path
+) -> None:
+    """What transformers' own `AutoModel.from_pretrained` leaves in the hub's cache."""
+    endpoint, _ = hub
+    first = resolve("someone/fer", endpoint, tmp_path)
+    (settings,) = (tmp_path / "hf").rglob("snapshots/*/preprocessor_config.json")
+    settings.unlink()
+    (alone,) = resolve("someone/fer", "http://127.0.0.1:9", tmp_path)
+    assert "not wholly, on this machine" in alone
+    assert resolve("someone/fer", endpoint, tmp_path) == first
