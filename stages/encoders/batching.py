@@ -120,13 +120,13 @@ def run_halving(items: Sequence[T], run: Callable[[Sequence[T]], None]) -> None:
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
-        if len(items) == 1:
-            raise MerError(
-                "the device's memory is too small for one item of this encoder; use a smaller encoder, "
-                "--max-audio-seconds, or --device cpu"
-            ) from error
     # Outside the handler: a live traceback would keep the failed batch's tensors on the device.
     _free_device_memory()
+    if len(items) == 1:
+        raise MerError(
+            "the device's memory is too small for one item of this encoder; use a smaller encoder, "
+            "--max-audio-seconds, or --device cpu"
+        )
     _once.say(len(items))
     middle = len(items) // 2
     run_halving(items[:middle], run)
@@ -153,14 +153,14 @@ class Encoding:
     def __init__(self, loaded: LoadedEncoder, items: Sequence[EncoderInput], budget: int, lanes: Executor) -> None:
         self._loaded = loaded
         self._items = items
-        self._results: list[FeatureSequence | Exception | None] = [None] * len(items)
+        self._results: list[FeatureSequence | MerError | None] = [None] * len(items)
         self._seconds: list[float] = []
         if hasattr(loaded, "budget"):
             loaded.budget = budget  # what one item holds, chunks or crops, is batched by it too
         self._cuts = cut_batches([loaded.cost(item) for item in items], budget, getattr(loaded, "padded", True))
         self._batches = [lanes.submit(self._run_batch, batch) for batch in self._cuts]
 
-    def finished(self) -> Iterator[tuple[int, FeatureSequence | Exception]]:
+    def finished(self) -> Iterator[tuple[int, FeatureSequence | MerError]]:
         """Yield the place and the result of every item, batch by batch as they are done."""
         for places, batch in zip(self._cuts, self._batches, strict=True):
             batch.result()
@@ -189,17 +189,22 @@ class Encoding:
         self._seconds.append(time.perf_counter() - started)
 
     def _try_batch(self, batch: list[int]) -> None:
+        problem = self._problem_of(batch)
+        if problem is None:
+            return
+        if len(batch) == 1:
+            self._results[batch[0]] = problem
+            return
+        for position in batch:  # the culprit is found by encoding the items of this batch one by one
+            self._results[position] = self._problem_of([position]) or self._results[position]
+
+    def _problem_of(self, batch: list[int]) -> MerError | None:
+        """Encode a batch; what went wrong is told without its traceback, which would keep tensors on the device."""
         try:
             run_halving(batch, self._run)
-        except Exception as error:  # the culprit is found by encoding the items of this batch one by one
-            if len(batch) == 1:
-                self._results[batch[0]] = error
-                return
-            for position in batch:
-                try:
-                    run_halving([position], self._run)
-                except Exception as single:
-                    self._results[position] = single
+        except Exception as error:
+            return MerError(str(error) or type(error).__name__)
+        return None
 
 
 def lanes_of(loaded: LoadedEncoder, threads: int) -> int:

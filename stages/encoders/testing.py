@@ -69,7 +69,7 @@ MAKERS = {"text": make_texts, "audio": make_waveforms, "face": make_faces}
 
 def encode_all(
     loaded: LoadedEncoder, items: Sequence[EncoderInput], budget: int, threads: int = 1
-) -> list[FeatureSequence | Exception]:
+) -> list[FeatureSequence | MerError]:
     """Encode items in batches as `mer extract` does."""
     device = str(getattr(loaded, "device", "cpu"))
     with ThreadPoolExecutor(threads, initializer=begin_lane, initargs=(device, 0)) as lanes:

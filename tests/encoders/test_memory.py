@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import Any
 
 import numpy as np
@@ -100,3 +101,36 @@ def test_a_long_transcript_keeps_every_piece(tiny: Any) -> None:
     room = loaded.room
     first = loaded.encode([loaded.tokenizer.decode(loaded.pieces(text)[:room])])[0]
     np.testing.assert_allclose(found.values[: room // 2], first.values[: room // 2], atol=1e-4)
+
+
+class Activations:
+    """Memory that is taken for as long as anything refers to it."""
+
+
+class SmallDevice:
+    """An encoder that holds one piece of memory per cost of its batch, on a device with a few pieces."""
+
+    pieces = 9
+
+    def __init__(self) -> None:
+        self.taken: weakref.WeakSet[Activations] = weakref.WeakSet()
+
+    def cost(self, item: str) -> int:
+        return len(item)
+
+    def encode(self, batch: list[str]) -> list[FeatureSequence]:
+        held = []
+        for _ in "".join(batch):
+            if len(self.taken) == self.pieces:
+                raise OutOfMemoryError("CUDA out of memory")
+            held.append(Activations())
+            self.taken.add(held[-1])
+        return [FeatureSequence.of(np.ones((1, 1), np.float32), np.zeros(1)) for _ in batch]
+
+
+def test_an_item_that_does_not_fit_leaves_the_memory_to_its_neighbours() -> None:
+    device: Any = SmallDevice()
+    found = encode_all(device, ["long" * 5, *["ab"] * 8], budget=10**9)
+    assert "too small for one item" in str(found[0])
+    assert all(isinstance(sequence, FeatureSequence) for sequence in found[1:])
+    assert not device.taken
