@@ -113,8 +113,8 @@ def decode(job: Job, media: set[str], tools: Tools) -> Decoded:
     finally:
         if watch is not None:
             watch.watcher.close()
-    if watch is not None and watch.crops is not None and tools.keep_faces:
-        save_crops(_crops_path(job, tools), watch.crops)
+    if watch is not None and watch.kept is not None and tools.keep_faces:
+        save_crops(_crops_path(job, tools), watch.kept)
     watching = watch.seconds if watch is not None else 0.0
     decoded.seconds = {"decode": time.perf_counter() - started - watching, "faces": watching}
     return decoded
@@ -186,7 +186,10 @@ def _take_picture(read: Media | None, fate: FateOf, decoded: Decoded, watch: _Wa
         decoded.face_fate = fate
         return
     decoded.duration_seconds = decoded.duration_seconds or read.duration_seconds
-    _take_crops(watch.finish(decoded.waveform), read.picture_problem, decoded)
+    crops = watch.finish(decoded.waveform)
+    if not read.picture_problem:  # a clip whose picture cannot be read is looked at again next time
+        watch.kept = crops
+    _take_crops(crops, read.picture_problem, decoded)
 
 
 def _take_crops(crops: FaceCrops, problem: str, decoded: Decoded) -> None:
@@ -223,7 +226,8 @@ class _Watch:
     def __init__(self, watcher: Any) -> None:
         self.watcher = watcher
         self.seconds = 0.0
-        self.crops: FaceCrops | None = None
+        self.kept: FaceCrops | None = None
+        """Crops worth keeping for the next face encoder."""
 
     def frame(self, time_seconds: float, picture: Any) -> None:
         """Take a sampled colour frame."""
@@ -242,7 +246,6 @@ class _Watch:
         started = time.perf_counter()
         crops: FaceCrops = self.watcher.finish(waveform)
         self.seconds += time.perf_counter() - started
-        self.crops = crops
         return crops
 
 

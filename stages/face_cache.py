@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import zipfile
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mer.cache import MerError, atomic_write, canonical_json
+from mer.cache import atomic_write, canonical_json
 
 from .protocols import FaceCrops
 
 FORMAT = 1
+log = logging.getLogger("mer.faces")
+
 PNG_EFFORT = 1
 """zlib level: 1 takes 2 ms per crop, 9 saves a tenth of the bytes for ten times the time."""
 
@@ -61,24 +63,19 @@ def save_crops(path: Path, faces: FaceCrops) -> None:
 
 
 def load_crops(path: Path) -> FaceCrops | None:
-    """Read what `save_crops` wrote; None when there is no such file.
-
-    Raises
-    ------
-    MerError
-        If the file is damaged; deleting it lets the crops be made again.
-    """
+    """Read what `save_crops` wrote; None when there is no such file or it is damaged, so that it is made again."""
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in ("png", "ends", "size", "times", "valid", "note")}
         crops = _decode(arrays["png"], arrays["ends"], tuple(int(side) for side in arrays["size"]))
         note: dict[str, Any] = json.loads(arrays["note"].tobytes())
+        if len(crops) != int(arrays["valid"].sum()) or arrays["times"].shape != arrays["valid"].shape:
+            raise ValueError("counts differ")
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise MerError(f"kept face crops {path} are damaged ({error}); delete the file to make them again") from error
-    if len(crops) != int(arrays["valid"].sum()) or arrays["times"].shape != arrays["valid"].shape:
-        raise MerError(f"kept face crops {path} are damaged (counts differ); delete the file to make them again")
+    except Exception as error:  # damage shows in many ways
+        log.warning("kept face crops %s are damaged (%s): they are made again", path, error)
+        return None
     return FaceCrops(crops, arrays["times"].astype(np.float32), arrays["valid"].astype(np.bool_), note)
 
 

@@ -236,6 +236,23 @@ def test_kept_faces_save_decoding_for_a_second_face_encoder(options: Extract, cl
     assert {fate["face"] for fate in fates(summary).values()} == {"ok"}
 
 
+def test_a_picture_that_cannot_be_read_and_damaged_crops_are_looked_at_again(options: Extract, clips: Path) -> None:
+    keeping = replace(HERE, keep_faces=True)
+    clip = write_clip(clips / "clip3.mp4", seconds=1.0, sound=None)
+    whole = clip.read_bytes()
+    start, stop = whole.index(b"mdat") + 4, whole.rindex(b"moov") - 4
+    clip.write_bytes(whole[:start] + b"\xff" * (stop - start) + whole[stop:])
+    first = extract(options(encoders={"face": ("demo-face",)}), keeping)
+    kept = list(first.catalogue.parent.rglob("faces/*/*.npz"))
+    assert len(kept) == 5
+    kept[0].write_bytes(b"damaged")
+    second = extract(options(encoders={"face": ("demo-face",)}, layers={"face": "all"}), keeping)
+    for index in [*first.made.values(), *second.made.values()]:
+        assert [Fate(int(fate)).name for fate in index.fates] == ["OK", "OK", "OK", "FAILED", "OK", "OK"]
+        assert "picture packets can be decoded" in index.reasons[3]
+    assert kept[0].stat().st_size > 1000
+
+
 def test_nothing_encoded_is_told_and_another_corpus_is_refused(options: Extract, clips: Path) -> None:
     with pytest.raises(MerError, match="no encoder"):
         prepare(options(encoders={}), HERE)
