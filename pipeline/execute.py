@@ -14,7 +14,7 @@ from mer.cache import Fate, MerError, ShardRow, write_shard
 
 from .decoding import Tools
 from .options import Execution
-from .tasks import STOP, EncodingSet, OnClip, Task, TaskReport, loaded_encoder, run_task
+from .tasks import EncodingSet, OnClip, Task, TaskReport, loaded_encoder, run_task
 
 logger = logging.getLogger("mer.execute")
 
@@ -46,24 +46,23 @@ def execute(tasks: Sequence[Task], tools: Tools, execution: Execution, on_report
 def _run_here(tasks: Sequence[Task], tools: Tools, on_report: OnReport, on_clip: OnClip) -> None:
     import dask
 
-    lock = threading.Lock()
+    lock, stop = threading.Lock(), threading.Event()
 
     def clip(failed: bool, seconds: float) -> None:
         with lock:
             on_clip(failed, seconds)
 
     def run(task: Task) -> None:
-        report = run_task(task, tools, clip)
+        report = run_task(task, tools, clip, stop)
         with lock:
             on_report(report)
 
     tools = replace(tools, torch_threads=set_threads(tools.torch_threads))
-    STOP.clear()
     graph = [dask.delayed(functools.partial(run, task), pure=False)() for task in tasks]
     try:
         dask.compute(*graph, scheduler="threads", num_workers=TASKS_IN_FLIGHT)
     except BaseException:
-        STOP.set()
+        stop.set()
         raise
     finally:
         set_threads(tools.torch_threads)  # what a thread that encodes asked for became the default of new threads

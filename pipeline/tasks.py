@@ -22,9 +22,6 @@ from mer.stages.protocols import Encoder, EncoderInput, LoadedEncoder
 
 from .decoding import Decoded, Job, Tools, decode
 
-STOP = threading.Event()
-"""Set when the user interrupts; tasks leave at the next clip."""
-
 WINDOW_BATCHES = 4
 """Batches' worth of clips, for each that runs at once, that are sorted by length together: more wastes memory, fewer
 wastes padding."""
@@ -77,10 +74,12 @@ OnClip = Callable[[bool, float], None]
 """Called as utterances are finished with: whether any modality failed, and the seconds of media."""
 
 
-def run_task(task: Task, tools: Tools, on_clip: OnClip | None = None) -> TaskReport:
-    """Make every shard of a task."""
+def run_task(
+    task: Task, tools: Tools, on_clip: OnClip | None = None, stop: threading.Event | None = None
+) -> TaskReport:
+    """Make every shard of a task; when `stop` is set it is left at the next clip."""
     report = TaskReport(clips=len(task.jobs))
-    clips = _Clips(task, report, on_clip)
+    clips = _Clips(task, report, on_clip, stop)
     windows = {made.name: _Window(made, tools, clips, report) for made in task.sets}
     try:
         _fill(task, tools, clips, windows, report)
@@ -95,12 +94,18 @@ def run_task(task: Task, tools: Tools, on_clip: OnClip | None = None) -> TaskRep
 class _Clips:
     """The rows of a task's utterances as they come in, one per feature set."""
 
-    def __init__(self, task: Task, report: TaskReport, on_clip: OnClip | None) -> None:
+    def __init__(self, task: Task, report: TaskReport, on_clip: OnClip | None, stop: threading.Event | None) -> None:
         self._jobs = task.jobs
         self._report = report
         self._on_clip = on_clip
+        self._stop = stop
         self._decoded = [Decoded()] * len(task.jobs)
         self.rows: dict[str, list[ShardRow | None]] = {made.name: [None] * len(task.jobs) for made in task.sets}
+
+    def leave_if_stopped(self) -> None:
+        """Raise when the run was interrupted or failed elsewhere."""
+        if self._stop is not None and self._stop.is_set():
+            raise MerError("interrupted")
 
     def take(self, position: int, decoded: Decoded) -> None:
         """Keep what is known of an utterance before it is encoded, without its sound and pictures."""
@@ -130,7 +135,7 @@ class _Clips:
 def _fill(task: Task, tools: Tools, clips: _Clips, windows: Mapping[str, _Window], report: TaskReport) -> None:
     """Decode and encode every utterance of a task."""
     wanted = {made.modality for made in task.sets}
-    for position, decoded in _decode_ahead(task.jobs, wanted, tools, report):
+    for position, decoded in _decode_ahead(task.jobs, wanted, tools, clips, report):
         clips.take(position, decoded)
         for made in task.sets:
             windows[made.name].take(position, *_input_of(made.modality, task.jobs[position], decoded))
@@ -217,7 +222,7 @@ class _Window:
         """Wait for the window that was begun first, batch by batch."""
         begun = self.begun[0]
         for place, result in begun.encoding.finished():
-            _leave_if_stopped()
+            self.clips.leave_if_stopped()
             if isinstance(result, FeatureSequence):
                 self.clips.finish(self.made, begun.positions[place], Fate.OK, sequence=result)
             else:
@@ -230,13 +235,13 @@ class _Window:
 
 
 def _decode_ahead(
-    jobs: Sequence[Job], wanted: set[str], tools: Tools, report: TaskReport
+    jobs: Sequence[Job], wanted: set[str], tools: Tools, clips: _Clips, report: TaskReport
 ) -> Iterator[tuple[int, Decoded]]:
     """Yield decoded utterances in order while the next few are being decoded by threads."""
     media = wanted & {"audio", "face"}
     if not media:
         for position in range(len(jobs)):
-            _leave_if_stopped()
+            clips.leave_if_stopped()
             yield position, Decoded()
         return
     ahead: deque[tuple[int, Future[Decoded]]] = deque()
@@ -245,16 +250,16 @@ def _decode_ahead(
             for position, job in enumerate(jobs):
                 ahead.append((position, pool.submit(decode, job, media, tools)))
                 if len(ahead) > 2 * tools.decode_threads:
-                    yield _next_decoded(ahead, report)
+                    yield _next_decoded(ahead, clips, report)
             while ahead:
-                yield _next_decoded(ahead, report)
+                yield _next_decoded(ahead, clips, report)
         finally:
             for _, waiting in ahead:
                 waiting.cancel()
 
 
-def _next_decoded(ahead: deque[tuple[int, Future[Decoded]]], report: TaskReport) -> tuple[int, Decoded]:
-    _leave_if_stopped()
+def _next_decoded(ahead: deque[tuple[int, Future[Decoded]]], clips: _Clips, report: TaskReport) -> tuple[int, Decoded]:
+    clips.leave_if_stopped()
     position, future = ahead.popleft()
     started = time.perf_counter()
     decoded = future.result()
@@ -262,11 +267,6 @@ def _next_decoded(ahead: deque[tuple[int, Future[Decoded]]], report: TaskReport)
     for stage, seconds in decoded.seconds.items():
         report.spend(stage, seconds)
     return position, decoded
-
-
-def _leave_if_stopped() -> None:
-    if STOP.is_set():
-        raise MerError("interrupted")
 
 
 # --- what a process keeps between tasks ----------------------------------------------------------------------------

@@ -8,11 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from folder_clips import HERE, Extract, write_manifest
 
 from mer.cache import Fate, FeatureStore, verify
 from mer.pipeline.commands.extract import print_summary
+from mer.pipeline.decoding import Job, Tools
 from mer.pipeline.extract import extract
+from mer.pipeline.tasks import EncodingSet, Task, TaskReport, run_task
 
 KILLING = Path(__file__).with_name("killing.py")
 
@@ -64,7 +65,15 @@ def test_a_full_disk_is_told_in_one_line_and_the_next_run_goes_on(
     assert verify(given.catalogue) == []
 
 
-def test_an_interrupt_keeps_finished_shards(options: Extract, monkeypatch: pytest.MonkeyPatch) -> None:
+def run_alone(folder: Path, text: str) -> TaskReport:
+    """Encode one transcript outside any run."""
+    encoder = Counting()
+    made = EncodingSet("one", encoder, encoder.spec({}), str(folder / "one"))
+    job = Job("u0", text, None, None, None, None, None, "", bytes(16), bytes(16))
+    return run_task(Task((job,), (made,)), Tools(channel="mean", face_fps=5.0))
+
+
+def test_an_interrupt_keeps_finished_shards(options: Extract, clips: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from mer.cache import MerError
     from mer.pipeline import extract as module
     from mer.pipeline import plan
@@ -80,6 +89,7 @@ def test_an_interrupt_keeps_finished_shards(options: Extract, monkeypatch: pytes
     with pytest.raises(MerError, match="finished shards are kept"):
         extract(options(), HERE)
     monkeypatch.setattr(module._Meter, "check", whole)
+    assert run_alone(clips, "what mer predict does in the same process").failed == 0
     summary = extract(options(), HERE)
     assert 0 < summary.clips < 6
     assert verify(summary.catalogue) == []
