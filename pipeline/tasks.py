@@ -200,9 +200,13 @@ class _Window:
             self.clips.finish(self.made, position, fate, reason)
             return
         loaded, budget = loaded_encoder(self.made, self.tools)
+        try:
+            self.cost += loaded.cost(item)
+        except Exception as error:  # such as a token that the model does not know: the trouble of one utterance
+            self.clips.finish(self.made, position, Fate.FAILED, f"encoding failed: {error}")
+            return
         self.positions.append(position)
         self.items.append(item)
-        self.cost += loaded.cost(item)
         room = WINDOW_BATCHES * lanes_of(loaded, self.tools.torch_threads) * budget
         if self.cost >= room and self.made.modality != "text":  # transcripts weigh nothing: a shard's sort together
             self.flush()

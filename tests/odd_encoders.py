@@ -36,6 +36,18 @@ class Counting:
 
 
 @dataclass(frozen=True)
+class Picky(Counting):
+    """Cannot even tell the cost of the word `strange`."""
+
+    name = "picky"
+
+    def cost(self, item: str) -> int:
+        if "strange" in item:
+            raise MerError("the tokenizer knows a token that its model does not")
+        return super().cost(item)
+
+
+@dataclass(frozen=True)
 class Deadly(Counting):
     """Takes its process along at the word `deadly`."""
 

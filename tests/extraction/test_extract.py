@@ -204,6 +204,16 @@ def test_bad_clips_have_fates_and_harm_nobody(options: Extract, clips: Path) -> 
     assert extract(options(), HERE).clips == 0
 
 
+def test_a_transcript_whose_cost_is_unknown_fails_alone(options: Extract, clips: Path) -> None:
+    rows = manifest_rows(6)
+    rows[2]["text"] = "a strange word"
+    write_manifest(clips, rows)
+    summary = extract(options(encoders={"text": ("odd_encoders:Picky",)}), HERE)
+    (made,) = summary.made.values()
+    assert [Fate(int(fate)).name for fate in made.fates] == ["OK", "OK", "FAILED", "OK", "OK", "OK"]
+    assert made.reasons[2] == "encoding failed: the tokenizer knows a token that its model does not"
+
+
 def test_failed_clips_are_tried_again_on_request(options: Extract, clips: Path, tmp_path: Path) -> None:
     whole = shutil.copy(clips / "clip1.mp4", tmp_path / "whole.mp4")
     zero_bytes(clips / "clip1.mp4")
