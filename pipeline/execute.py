@@ -6,7 +6,8 @@ import functools
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -106,7 +107,9 @@ def _run_distributed(
             future.release()
 
 
-def _client(execution: Execution) -> Any:
+@contextmanager
+def _client(execution: Execution) -> Iterator[Any]:
+    """Client of a cluster: one that is running already, or one of this machine that ends with the run."""
     import dask
     from distributed import Client, LocalCluster
 
@@ -114,13 +117,21 @@ def _client(execution: Execution) -> Any:
     logging.getLogger("distributed").setLevel(logging.ERROR)
     if execution.scheduler:
         try:
-            return Client(execution.scheduler, timeout="10s")
+            client = Client(execution.scheduler, timeout="10s")
         except (OSError, ValueError, TimeoutError) as error:
             raise MerError(
                 f"no Dask scheduler answers at {execution.scheduler!r} ({error}); start one or use --workers N"
             ) from error
-    cluster = LocalCluster(n_workers=execution.workers, threads_per_worker=1, processes=True, dashboard_address=":0")
-    return Client(cluster)
+        with client:
+            yield client
+        return
+    with (
+        LocalCluster(
+            n_workers=execution.workers, threads_per_worker=1, processes=True, dashboard_address=":0"
+        ) as cluster,
+        Client(cluster) as client,
+    ):
+        yield client
 
 
 def _load_everywhere(client: Any, tasks: Sequence[Task], tools: Tools) -> None:

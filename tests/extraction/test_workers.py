@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 from folder_clips import HERE, Extract, write_manifest
 
@@ -47,3 +48,5 @@ def test_what_no_worker_can_load_is_told_before_any_work(
         extract(asked, TWO)
     assert "Traceback" not in capfd.readouterr().err
     assert not list(asked.catalogue.parent.rglob("*.h5"))
+    # No worker outlives the run.
+    assert not [child for child in psutil.Process().children(recursive=True) if "spawn_main" in str(child.cmdline())]
