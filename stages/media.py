@@ -365,7 +365,8 @@ class _Reading:
         if self.damaged.get(kind) and not self.good.get(kind):
             return f"none of its {self.damaged[kind]} {what} packets can be decoded"
         if request.start or request.end < float("inf"):
-            return f"no {what} between {request.start:.2f} and {request.end:.2f} s"
+            until = f"between {request.start:.2f} and {request.end:.2f}"
+            return f"no {what} {until if request.end < float('inf') else f'after {request.start:.2f}'} s"
         return f"its {what} stream is empty"
 
     def _note_oddities(self, clip: _Clip, request: MediaRequest, seconds: float) -> None:

@@ -14,6 +14,12 @@ SLACK_SECONDS = 0.002
 """Containers round times to a millisecond; a frame that early still counts as being at its grid point."""
 
 
+BEHIND_SECONDS = 0.5
+"""A time that lags by less is one of a frame shown twice or out of order, and the next ones catch up."""
+TICK_SECONDS = 1e-4
+"""What such a frame is put behind the last one; times are stored as float32."""
+
+
 class Grid:
     """Picks, for every k, the first time at or after k / fps, each time at most once."""
 
@@ -50,7 +56,8 @@ class FrameClock:
         else:
             # MPEG program streams leave out times as a matter of course; one that goes back or leaps is damage.
             self.impossible += time is not None
-            self._last += self._step
+            late = time is not None and self._last - BEHIND_SECONDS < time <= self._last
+            self._last += TICK_SECONDS if late else self._step
         return self._last
 
 

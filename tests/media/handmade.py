@@ -46,6 +46,24 @@ def write_timed(path: Path, frames: Sequence[npt.NDArray[np.uint8]], times_secon
     return path
 
 
+def write_stamped(path: Path, count: int, stamps_ms: Sequence[int]) -> Path:
+    """Write a silent Matroska clip of `counted_frames` whose packets bear any times, equal and falling ones too."""
+    encoder = av.CodecContext.create("mjpeg", "w")
+    encoder.width, encoder.height, encoder.pix_fmt = 64, 48, "yuvj420p"
+    encoder.time_base = Fraction(1, 1000)
+    with av.open(str(path), "w", format="matroska") as out:
+        stream = out.add_stream("mjpeg", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuvj420p"
+        for order, (pixels, stamp) in enumerate(zip(counted_frames(count), stamps_ms, strict=True)):
+            frame = av.VideoFrame.from_ndarray(pixels, format="bgr24").reformat(format="yuvj420p")
+            frame.pts, frame.time_base = order, Fraction(1, 1000)
+            for packet in encoder.encode(frame):
+                packet.stream, packet.time_base = stream, Fraction(1, 1000)
+                packet.pts, packet.dts = stamp, min(order, stamp)
+                out.mux(packet)
+    return path
+
+
 def turn_quarter(path: Path) -> Path:
     """Mark an mp4 as to be shown turned a quarter clockwise, as a phone held upright does, in place."""
     content = bytearray(path.read_bytes())

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from media.handmade import counted_frames, frame_number, overwrite
+from media.handmade import counted_frames, frame_number, overwrite, write_stamped
 from synthetic import noise, text_as_media, tone, truncate, write_clip, zero_bytes
 
 from mer.stages.corpora.demo_media import Picture, Sound, write_media
@@ -77,6 +77,7 @@ def test_a_span_behind_the_end_holds_nothing(tmp_path: Path) -> None:
     assert media.waveform is None
     assert media.sound_problem == "no sound between 20.00 and 21.00 s"
     assert media.picture_problem == "no picture between 20.00 and 21.00 s"
+    assert read_media(path, MediaRequest(start_seconds=20.0)).sound_problem == "no sound after 20.00 s"
 
 
 @pytest.mark.parametrize(
@@ -178,3 +179,22 @@ def test_sound_too_short_or_not_finite(tmp_path: Path) -> None:
     nothing = read_media(empty, MediaRequest())
     assert nothing.waveform is None
     assert nothing.sound_problem == "its sound stream is empty"
+
+
+def test_a_repeated_time_leaves_the_later_ones_alone(tmp_path: Path) -> None:
+    """Bursts at 30 a second and pauses: one step of the mean rate is three frames of a burst."""
+    burst = [33 * index for index in range(31)]
+    stamps = [*burst[:3], burst[2], *burst[3:], *range(3500, 8500, 500)]
+    path = write_stamped(tmp_path / "clip.mkv", len(stamps), stamps)
+    media = read_media(path, MediaRequest(frames_fps=100))
+    assert [time for time, _ in media.frames] == pytest.approx([stamp / 1000 for stamp in sorted({*stamps})], abs=2e-3)
+    assert f"1 of {len(stamps)} picture times are impossible" in media.notes
+
+
+def test_times_that_begin_again_are_counted_on(tmp_path: Path) -> None:
+    stamps = [*range(0, 2000, 40), *range(100, 2100, 40)]
+    media = read_media(write_stamped(tmp_path / "clip.mkv", 100, stamps), MediaRequest(frames_fps=10))
+    times = [time for time, _ in media.frames]
+    assert len(times) > 30
+    assert times[-1] > 3.0
+    assert "50 of 100 picture times are impossible" in media.notes
