@@ -58,14 +58,8 @@ class SoundReader:
         self._longest_gap = longest_gap
         self._rate = 0
         self._next: int | None = None
-        self._taken = 0
         self._blocks: list[Waveform] = []
         self._resampler: Any = None
-
-    @property
-    def seconds(self) -> float:
-        """Length of the sound taken so far."""
-        return sum(map(len, self._blocks)) / SAMPLE_RATE_HZ
 
     def feed(self, frame: Any) -> None:
         """Take one decoded frame; frames come in the order of decoding."""
@@ -95,7 +89,6 @@ class SoundReader:
         if self._next is not None:
             self._next = round(self._next * rate_hz / self._rate)
         self._rate = rate_hz
-        self._taken = 0
 
     def _place(self, frame: Any) -> int:
         """Index of the frame's first sample, counted from the clip's time zero; fills a hole before it with silence."""
@@ -127,7 +120,6 @@ class SoundReader:
         if not np.isfinite(mono).all():
             self.finite = False
             mono = np.nan_to_num(mono, nan=0.0, posinf=0.0, neginf=0.0)
-        self._taken += len(mono)
         if self._rate == SAMPLE_RATE_HZ:
             self._blocks.append(mono)
             return
