@@ -141,7 +141,7 @@ def _parse(location: str, body: bytes, block: int) -> Seal:
             },
             str(fields["sha256"]),
         )
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+    except (ValueError, OverflowError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise DamagedError(f"{location}: the header is damaged; fetch or make the file again") from error
     return seal
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,7 +13,7 @@ import h5py
 import numpy as np
 import pytest
 
-from mer.cache import FeatureSpec, FeatureStore, FormatError, MerError, PackOptions, pack
+from mer.cache import DamagedError, FeatureSpec, FeatureStore, FormatError, MerError, PackOptions, pack
 from mer.cache.hdf import put_attributes
 from mer.cache.seal import read_seal, write_seal
 from mer.cache.source import FileReader
@@ -138,6 +139,12 @@ def test_forged_metadata_are_refused_or_harmless(packed: Path) -> None:
     outcomes = json.loads(done.stdout)
     assert outcomes["refused"] > 150
     assert sum(outcomes.values()) == 250
+
+
+def test_a_seal_with_an_infinite_size_is_told(packed: Path) -> None:
+    content = re.sub(rb'"size":\d{5}', b'"size":1e999', packed.read_bytes(), count=1)
+    with pytest.raises(DamagedError, match="the header is damaged"):
+        features_after(packed, content)
 
 
 def reseal(path: Path, change: Callable[[h5py.File], None]) -> None:
