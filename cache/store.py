@@ -325,15 +325,17 @@ class FeatureStore:
         return _Place(location, starts, int(min(steps)), "/")
 
     def _reader(self, location: str) -> FileReader:
-        """Open file of this process; handles are never shared with another."""
+        """Open file of this process; handles are never shared with another.
+
+        A file that gives way to others closes itself when no thread reads it any more.
+        """
         if self._owner != os.getpid():
             self._files, self._packs, self._owner = OrderedDict(), {}, os.getpid()
-        if location not in self._files:
-            if len(self._files) >= MOST_HANDLES:
-                self._files.popitem(last=False)[1].close()
-            self._files[location] = FileReader(location)
-        self._files.move_to_end(location)
-        return self._files[location]
+        reader = self._files.pop(location, None) or FileReader(location)
+        while len(self._files) >= MOST_HANDLES:
+            self._files.popitem(last=False)
+        self._files[location] = reader  # the last one used is the last to go
+        return reader
 
     def _fill(self, place: _Place, arrays: Arrays, start: int) -> None:
         """Read rows from `start` on into arrays of the wanted length."""

@@ -7,6 +7,7 @@ import pickle
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import h5py
@@ -185,6 +186,27 @@ def test_a_store_crosses_processes(make_cache: Cache) -> None:
         assert len(pool.apply(FeatureStore.read, (store, store.pick("audio"), "train/dia0_utt0"))) == 5
     again = pickle.loads(pickle.dumps(store))
     assert len(again.read(again.pick("audio"), "train/dia0_utt0")) == 5
+
+
+def test_threads_read_more_files_than_may_be_open(make_cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mer.cache.store.MOST_HANDLES", 2)
+    usual = sys.getswitchinterval()
+    store = FeatureStore.open(make_cache([f"u{i}" for i in range(80)]))
+    name = store.pick("audio")
+    whole = store.load(name, range(80))
+
+    def read(first: int) -> None:
+        for place in range(400):
+            row = (first * 20 + place * 7) % 80
+            found = store.load(name, [row]).values
+            np.testing.assert_array_equal(found, whole.values[whole.offsets[row] : whole.offsets[row + 1]])
+
+    sys.setswitchinterval(1e-5)
+    try:
+        with ThreadPoolExecutor(4) as threads:
+            list(threads.map(read, range(4)))
+    finally:
+        sys.setswitchinterval(usual)
 
 
 def test_a_forked_child_opens_its_own_files(make_cache: Cache) -> None:
