@@ -25,19 +25,25 @@ def rebuild_encoder(spec: FeatureSpec, name: str | None = None, trust_remote_cod
     name
         Encoder name, hub id or folder to use instead of the one the spec names; needed when that was a local folder.
     trust_remote_code
-        Let the checkpoint run Python code of its own, where the spec's did.
+        Let the checkpoint run Python code of its own, where the spec's did, and import an encoder that the spec names
+        as `module:Attr`.
 
     Raises
     ------
     SpecMismatchError
         If what is found now differs from what made the features; the message names the differences.
     MerError
-        If the encoder cannot be found.
+        If the encoder cannot be found, or is code that nobody here has trusted.
     """
     from mer.stages.encoders.catalog import make_encoder
 
     found = spec.encoder
     wanted = name or _checkpoint(spec)
+    if ":" in wanted and not name and not trust_remote_code:  # a shared run could name any module of this machine
+        raise MerError(
+            f"the {spec.modality} encoder {spec.name!r} asks to run Python code, {wanted}; read that code, and if you "
+            "trust it add --trust-remote-code, or register it under the entry points mer.encoders by a plain name"
+        )
     layers = found.get("layers")
     choice = "all" if spec.stack > 1 else ",".join(map(str, layers)) if isinstance(layers, list) else "last"
     precision = str(found.get("precision") or "float32")

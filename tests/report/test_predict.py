@@ -2,12 +2,14 @@
 
 import json
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import synthetic
+from odd_encoders import Counting
 
 from mer.cache import FeatureStore, MerError, SpecMismatchError
 from mer.pipeline.cli import main
@@ -177,6 +179,22 @@ def test_another_encoder_than_the_runs_is_refused(trained: Trained) -> None:
         )
     with pytest.raises(MerError, match="name it with --audio-encoder"):
         rebuild_encoder(replace(spec, name="my-own", encoder={**spec.encoder, "checkpoint": "my-own"}))
+
+
+def test_code_that_a_run_names_is_not_imported_unless_it_is_trusted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "unasked.py").write_text("from odd_encoders import Counting\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    plain = Counting().spec({})
+    spec = replace(plain, encoder={**plain.encoder, "checkpoint": "unasked:Counting"})
+    with pytest.raises(MerError, match=r"asks to run Python code, unasked:Counting; .*--trust-remote-code"):
+        rebuild_encoder(spec)
+    assert "unasked" not in sys.modules
+    assert rebuild_encoder(plain, "odd_encoders:Counting") == Counting()
+    with pytest.raises(SpecMismatchError, match="checkpoint"):
+        rebuild_encoder(spec, trust_remote_code=True)
+    assert "unasked" in sys.modules
 
 
 def _other_text(trained: Trained) -> Path:
