@@ -105,7 +105,7 @@ class LiveText:
 
     def probe(self, count: int) -> int:
         """Encode `count` texts of the greatest length and return their cost."""
-        filler = [self.pad + 1] * self.room
+        filler = [0] * self.room  # a token that every vocabulary has
         window = Window(0, self.room, 0, self.room)
         self._run([filler] * count, [(index, window) for index in range(count)])
         settle(self.device)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import weakref
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from tiny_checkpoints import roberta
 
 from mer.cache import FeatureSequence
+from mer.stages.encoders.catalog import make_encoder
 from mer.stages.encoders.testing import MAKERS, difference, encode_all
 
 
@@ -134,3 +138,12 @@ def test_an_item_that_does_not_fit_leaves_the_memory_to_its_neighbours() -> None
     assert "too small for one item" in str(found[0])
     assert all(isinstance(sequence, FeatureSequence) for sequence in found[1:])
     assert not device.taken
+
+
+def test_memory_probe_of_words_whose_padding_is_the_last_token(tmp_path: Path) -> None:
+    folder = roberta(tmp_path / "mine")
+    tokenizer = folder / "tokenizer_config.json"
+    tokenizer.write_text(json.dumps({**json.loads(tokenizer.read_text()), "pad_token": "<mask>"}))
+    loaded: Any = make_encoder("text", str(folder)).resolve().load("cpu")
+    assert loaded.pad + 1 == loaded.model.get_input_embeddings().num_embeddings
+    assert loaded.probe(2) == 2 * loaded.encoder.window()
