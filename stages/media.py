@@ -24,7 +24,7 @@ from .protocols import SAMPLE_RATE_HZ, Waveform
 Picture: TypeAlias = npt.NDArray[np.uint8]
 """Shape (H, W, 3), BGR, upright and with square pixels; or (H, W), grey."""
 FrameSink: TypeAlias = Callable[[float, Picture], None]
-"""Called with seconds from the start of the span and one picture, which it must copy to keep."""
+"""Called with seconds from the start of the span and one picture, which it may keep and must not change."""
 
 CHANNELS = ("center", "mean", "first")
 SHORTEST_SOUND_SECONDS = 0.025
@@ -161,7 +161,7 @@ def read_media(
 
 def _collect(frames: list[tuple[float, Picture]]) -> FrameSink:
     def keep(time_seconds: float, picture: Picture) -> None:
-        frames.append((time_seconds, picture.copy()))
+        frames.append((time_seconds, picture))
 
     return keep
 
