@@ -8,8 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from folder_clips import HERE, Extract, write_manifest
+from odd_encoders import Counting
 
-from mer.cache import Fate, FeatureStore, verify
+from mer.cache import Fate, FeatureStore, MerError, verify
 from mer.pipeline.commands.extract import print_summary
 from mer.pipeline.decoding import Job, Tools
 from mer.pipeline.extract import extract
@@ -74,7 +76,6 @@ def run_alone(folder: Path, text: str) -> TaskReport:
 
 
 def test_an_interrupt_keeps_finished_shards(options: Extract, clips: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from mer.cache import MerError
     from mer.pipeline import extract as module
     from mer.pipeline import plan
 
@@ -177,7 +178,6 @@ def test_clips_that_fail_do_not_stop_a_run_whose_transcripts_are_encoded(options
 
 
 def test_utterances_that_fail_in_several_sets_count_once(options: Extract, tmp_path: Path) -> None:
-    from mer.cache import MerError
 
     root = tmp_path / "prose"
     root.mkdir()
