@@ -5,6 +5,7 @@ Exit codes: 0 done, 1 a failure told in one line, 2 wrong usage.
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import sys
@@ -39,6 +40,9 @@ COMMANDS: tuple[tuple[str, str, str], ...] = (
     ("export", "exchange:export_features", "Sharing"),
     ("bench", "bench:bench", "This machine"),
 )
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+"""What a full disk and a used-up quota are called."""
 
 EPILOG = (
     "A first run: `mer demo`. A corpus of yours: `mer extract --corpus meld --root DIR`, then "
@@ -118,6 +122,10 @@ def _told(error: Exception) -> str:
 
     if isinstance(error, MerError):
         return one_line(error)
+    if isinstance(error, OSError) and error.strerror and (error.filename or error.errno in FULL):
+        named = f"{error.filename}: " if error.filename else ""
+        advice = "make room, or choose another folder" if error.errno in FULL else "check its rights, or choose another"
+        return one_line(MerError(f"{named}{error.strerror.lower()}; {advice}"))
     return f"unexpected {type(error).__name__}: {one_line(error)} (run again with --debug and report it)"
 
 

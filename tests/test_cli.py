@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -56,3 +58,49 @@ def test_an_unknown_corpus_is_answered_with_the_nearest_name() -> None:
     done = run("extract", "--corpus", "medl", "--root", ".")
     assert done.returncode == 1
     assert "'meld'" in done.stderr
+
+
+def test_a_run_stopped_by_hand_is_told_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("mer.pipeline.train.train", stop)
+    with pytest.raises(SystemExit) as left:
+        main(["train", "--features", "mine.h5"])
+    assert left.value.code == 1
+    assert capsys.readouterr().err == "mer: interrupted; run the same command again to go on\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (PermissionError(errno.EACCES, "Permission denied", "out/x"), "out/x: permission denied; check its rights"),
+        (OSError(errno.EROFS, "Read-only file system", "out"), "out: read-only file system; check its rights"),
+        (OSError(errno.ENOSPC, "No space left on device"), "no space left on device; make room, or choose another"),
+    ],
+)
+def test_a_folder_that_cannot_be_written_is_told(
+    error: OSError, told: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("mer.pipeline.train.train", refuse)
+    with pytest.raises(SystemExit) as left:
+        main(["train", "--features", "mine.h5"])
+    assert left.value.code == 1
+    said = capsys.readouterr().err
+    assert said.startswith(f"mer: {told}")
+    assert "report it" not in said
+
+
+def test_an_output_folder_below_a_file_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "taken").touch()
+    with pytest.raises(SystemExit) as left:
+        main(["demo", "--folder", str(tmp_path / "taken")])
+    assert left.value.code == 1
+    said = capsys.readouterr().err
+    assert f"mer: {tmp_path / 'taken'}" in said
+    assert "report it" not in said

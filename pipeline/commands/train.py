@@ -65,7 +65,7 @@ def train(
         bool, typer.Option("--allow-leak", help="Warn about leaks between splits, do not refuse.")
     ] = False,
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Also write TensorBoard files.")] = False,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Run folder. [runs/CORPUS-HEAD]")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Run folder. [runs/CACHE-HEAD]")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run that is there.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the run's record as JSON.")] = False,
 ) -> None:
@@ -73,6 +73,7 @@ def train(
 
     An interrupted run goes on when the same command is given again.
     """
+    from mer.cache import MerError
     from mer.pipeline.console import results, set_up_logging, status
     from mer.pipeline.settings import build_options
 
@@ -86,14 +87,17 @@ def train(
         "sets": dict(item.partition("=")[::2] for item in features_of) if features_of else None,
     }  # fmt: skip
     options = build_options({k: v for k, v in given.items() if v is not None}, config, settings or ())
-    if sweep is not None:
-        from mer.pipeline.sweep import run_sweep
+    try:
+        if sweep is not None:
+            from mer.pipeline.sweep import run_sweep
 
-        summary = run_sweep(options, sweep, status, sys.argv)
-    else:
-        from mer.pipeline.train import train as train_runs
+            summary = run_sweep(options, sweep, status, sys.argv)
+        else:
+            from mer.pipeline.train import train as train_runs
 
-        summary = train_runs(options, status, sys.argv)
+            summary = train_runs(options, status, sys.argv)
+    except KeyboardInterrupt:
+        raise MerError("interrupted; run the same command again to go on") from None
     if as_json:
         typer.echo(json.dumps(summary.run.facts, ensure_ascii=False))
         return
