@@ -15,7 +15,7 @@ from rich.table import Table
 from mer.cache import MerError
 
 from .arena import Member
-from .console import table
+from .console import Pace, clock, table
 from .metrics import TITLES, better, show
 
 SHOWN_RUNS = 8
@@ -42,7 +42,7 @@ class Silent:
 
 
 class LiveTable:
-    """A live table on a terminal; elsewhere nothing but the closing results."""
+    """A live table on a terminal; elsewhere a line a minute."""
 
     def __init__(self, console: Console | None, metric: str, runs: int, board: Path | None) -> None:
         self.metric = metric
@@ -55,6 +55,8 @@ class LiveTable:
         self.started = time.monotonic()
         self.begun = self.started
         self.writer: Any = open_board(board) if board is not None else None
+        self.console = console
+        self.pace = Pace()
         terminal = console is not None and console.is_terminal
         self.live = Live(console=console, get_renderable=self.render, refresh_per_second=REFRESH_PER_SECOND,
                          transient=True) if terminal else None  # fmt: skip
@@ -84,6 +86,8 @@ class LiveTable:
         """Count."""
         self.done_steps += 1
         self.utterances += utterances
+        if self.console is not None and self.live is None and self.pace.due():
+            self.console.print(self.headline(), soft_wrap=True, markup=False, highlight=False)
 
     def epoch(self, members: Sequence[Member], entries: Sequence[Mapping[str, float]]) -> None:
         """Show the epoch's numbers."""
@@ -97,6 +101,16 @@ class LiveTable:
                     if name != "epoch":
                         self.writer.add_scalar(f"{member.name}/{name}", number, int(entry["epoch"]))
 
+    def headline(self) -> str:
+        """Epochs done, pace and time left."""
+        epoch = int(self.entries[0]["epoch"]) if self.entries else 0
+        seconds = max(time.monotonic() - self.begun, 1e-6)
+        left = (self.epochs * max(self.steps, 1) - self.done_steps) * seconds / max(self.done_steps, 1)
+        return (
+            f"epoch {epoch}/{self.epochs} · {self.utterances / seconds:,.0f} utterances/s · at most {clock(left)} left "
+            f"for these runs · {len(self.seen)} of {self.runs} runs begun"
+        )
+
     def render(self) -> Table:
         """Return the table as it stands."""
         terms = [
@@ -104,14 +118,7 @@ class LiveTable:
             for name in (self.entries[0] if self.entries else {})
             if name != "epoch" and not name.startswith("val_")
         ]
-        epoch = int(self.entries[0]["epoch"]) if self.entries else 0
-        seconds = max(time.monotonic() - self.begun, 1e-6)
-        left = (self.epochs * max(self.steps, 1) - self.done_steps) * seconds / max(self.done_steps, 1)
-        made = table(
-            f"epoch {epoch}/{self.epochs} · {self.utterances / seconds:,.0f} utterances/s · at most {clock(left)} left "
-            f"for these runs · {len(self.seen)} of {self.runs} runs begun",
-            "run", *(f">{name}" for name in terms), f">val {TITLES[self.metric]}", ">best",
-        )  # fmt: skip
+        made = table(self.headline(), "run", *(f">{name}" for name in terms), f">val {TITLES[self.metric]}", ">best")
         for member, entry in list(zip(self.members, self.entries, strict=False))[:SHOWN_RUNS]:
             losses = [f"{entry[name]:.3f}" for name in terms]
             best = self.best.get(member.name, float("nan"))
@@ -119,12 +126,6 @@ class LiveTable:
         if len(self.members) > SHOWN_RUNS and self.entries:
             made.add_row(f"and {len(self.members) - SHOWN_RUNS} more")
         return made
-
-
-def clock(seconds: float) -> str:
-    """Seconds as people read them."""
-    whole = round(seconds)
-    return f"{whole} s" if whole < 90 else f"{whole // 60} min" if whole < 5400 else f"{whole / 3600:.1f} h"
 
 
 def open_board(folder: Path) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from rich.console import Console
 
 import mer.pipeline.console
 from mer.pipeline.arena import Member
+from mer.pipeline.console import FILE_WIDTH, progress_bar, width_of_results
 from mer.pipeline.extract import extract
 from mer.pipeline.live import LiveTable
 from mer.pipeline.options import ExtractOptions
@@ -62,3 +64,52 @@ def test_the_live_table_shows_losses_validation_pace_and_time_left() -> None:
     assert heads == ["run", "task", "ed", "val", "weighted", "F1", "best"]
     assert first == ["official-seed0", "0.625", "0.500", "25.0", "50.0"]
     assert second == ["official-seed1", "0.625", "0.500", "31.2", "62.5"]
+
+
+@pytest.fixture
+def minutes(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Sets the clock, in minutes."""
+    now = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+
+    def put(minute: float) -> None:
+        now[0] = 60 * minute
+
+    return put
+
+
+def test_off_a_terminal_a_bar_writes_a_line_a_minute(
+    monkeypatch: pytest.MonkeyPatch, minutes: Callable[[float], None]
+) -> None:
+    file = io.StringIO()
+    monkeypatch.setattr(mer.pipeline.console, "status", Console(file=file, width=80))
+    with progress_bar("extracting", 8) as bar:
+        for quarter in range(1, 9):
+            minutes(quarter / 2)
+            bar.advance(extra=f"{quarter} [clips]/s")
+    assert file.getvalue().splitlines() == [
+        "extracting 2/8 · 2 [clips]/s · about 3 min left",
+        "extracting 4/8 · 4 [clips]/s · about 2 min left",
+        "extracting 6/8 · 6 [clips]/s · about 60 s left",
+        "extracting 8/8 · 8 [clips]/s · about 0 s left",
+    ]
+
+
+def test_off_a_terminal_training_writes_a_line_a_minute(minutes: Callable[[float], None]) -> None:
+    file = io.StringIO()
+    none = np.zeros(0, np.int64)
+    table = LiveTable(Console(file=file, width=80), "wf1", runs=5, board=None)
+    table.begin([Member(0, "official", 0, none, none, none, none)], epochs=4, steps=1)
+    for half in (1, 2, 3):
+        minutes(half / 2)
+        table.step(60)
+    said = "epoch 0/4 · 2 utterances/s · at most 60 s left for these runs · 1 of 5 runs begun"
+    assert file.getvalue().splitlines() == [said]
+
+
+def test_results_in_a_file_are_wide_unless_the_user_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdout", io.StringIO())
+    monkeypatch.delenv("COLUMNS", raising=False)
+    assert width_of_results() == FILE_WIDTH
+    monkeypatch.setenv("COLUMNS", "70")
+    assert width_of_results() is None
