@@ -47,6 +47,7 @@ def _build(modality: str, size: str, folder: Path) -> None:
     import torch
     import transformers
 
+    transformers.utils.logging.disable_progress_bar()  # of writing, which is not what is measured
     torch.manual_seed(0)
     shape: dict[str, Any] = dict(SHAPES[size])
     if modality == "text":

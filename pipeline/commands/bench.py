@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from mer.pipeline.bench_training import EpochRates
 
 PARTS = ("extraction", "cache", "training")
+MODALITIES = ("text", "audio", "face")
 HEADS = ("concat", "drkf", "fdrl")
 RANDOM_CACHE = {"tiny": (60, 16), "base": (250, 768), "large": (250, 1024)}
 """Utterances and width of the random cache, by the size of the models."""
@@ -63,6 +64,9 @@ def bench(
     for name in parts:
         if name not in PARTS:
             raise MerError(f"part {name!r} is not known; {suggest(name, list(PARTS))}")
+    for name in modality or ():
+        if name not in MODALITIES:
+            raise MerError(f"modality {name!r} is not known; {suggest(name, list(MODALITIES))}")
     if size not in RANDOM_CACHE:
         raise MerError(f"size {size!r} is not known; {suggest(size, list(RANDOM_CACHE))}")
     used = resolve_device(device)
@@ -94,7 +98,7 @@ def _extraction(
     from mer.pipeline.options import ExtractOptions
 
     rates = []
-    for modality in modalities or ("text", "audio", "face"):
+    for modality in modalities or MODALITIES:
         status.print(f"measuring the extraction of {modality} …")
         clips = ExtractOptions(corpus, root=root, limit=limit, precision=precision)
         rates.append(bench_modality(modality, clips, size, device, scratch / modality, repeat))

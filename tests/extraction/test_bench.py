@@ -12,6 +12,7 @@ import torch
 from typer.testing import CliRunner
 
 from mer.pipeline.bench_cache import random_cache
+from mer.pipeline.bench_models import bench_checkpoint
 from mer.pipeline.bench_training import bench_epoch
 from mer.pipeline.cli import app
 from mer.pipeline.matrix_rate import matrix_rate, operations
@@ -57,6 +58,19 @@ def test_the_cache_and_an_epoch_are_measured_and_the_ratios_follow() -> None:
     assert "the cache" in shown
     assert "one epoch on cpu" in shown
     assert CliRunner().invoke(app, ["bench", "--part", "sleep"]).exit_code != 0
+
+
+def test_an_unknown_modality_is_refused() -> None:
+    refused = CliRunner().invoke(app, ["bench", "--modality", "video"])
+    assert str(refused.exception) == "modality 'video' is not known; known: audio, face, text"
+
+
+def test_the_checkpoints_are_built_in_silence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MER_CACHE", str(tmp_path))
+    assert (bench_checkpoint("face", "tiny") / "model.safetensors").is_file()
+    assert capfd.readouterr() == ("", "")
 
 
 def test_all_sides_of_an_epoch_see_all_utterances(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
