@@ -17,7 +17,7 @@ from mer.stages.media import MediaRequest, Picture, read_media
 from .plan import media_path
 
 COLOURS = ((80, 200, 60), (60, 120, 240), (230, 160, 40), (200, 80, 200), (60, 210, 230), (160, 160, 160))
-"""BGR, one per track, over and over; the chosen track is always the first."""
+"""BGR, the first for the chosen track alone; the others take the rest in turn, over and over."""
 TILE_WIDTH = 320
 COLUMNS = 4
 LINE = 22
@@ -81,7 +81,7 @@ def _span(store: FeatureStore, row: int) -> tuple[float, float]:
 def draw(clip: ShownClip) -> npt.NDArray[np.uint8]:
     """Contact sheet, BGR: a heading, one line per track, and the frames with the boxes of every track."""
     tracks = sorted(clip.note.get("tracks", []), key=lambda track: track["id"] != clip.note.get("chosen"))
-    colours = {track["id"]: COLOURS[index % len(COLOURS)] for index, track in enumerate(tracks)}
+    colours = colours_of([track["id"] for track in tracks], clip.note.get("chosen"))
     tiles = [_tile(step, time, frame, tracks, colours, clip.note) for step, time, frame in clip.frames]
     columns = min(COLUMNS, len(tiles))
     blank = np.full_like(tiles[0], 255)
@@ -94,6 +94,15 @@ def draw(clip: ShownClip) -> npt.NDArray[np.uint8]:
     if heading.shape[1] > sheet.shape[1]:
         sheet = np.pad(sheet, ((0, 0), (0, heading.shape[1] - sheet.shape[1]), (0, 0)), constant_values=255)
     return np.concatenate([heading, sheet])
+
+
+def colours_of(tracks: Sequence[int], chosen: int | None) -> dict[int, tuple[int, int, int]]:
+    """Colour of every track: no other looks like the chosen one."""
+    others = [track for track in tracks if track != chosen]
+    rest = COLOURS[1:]
+    return {track: rest[index % len(rest)] for index, track in enumerate(others)} | (
+        {} if chosen is None else {chosen: COLOURS[0]}
+    )
 
 
 def check_picture_name(path: Path) -> None:

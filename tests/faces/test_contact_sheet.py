@@ -24,6 +24,7 @@ from mer.cache import (
     write_shard,
 )
 from mer.pipeline.cli import main
+from mer.pipeline.contact_sheet import COLOURS, colours_of
 from mer.pipeline.whereabouts import remember_root
 from mer.stages.faces import FaceFinder
 
@@ -88,6 +89,13 @@ def test_boxes_of_all_and_of_the_chosen_one_are_drawn(cache_file: Path) -> None:
     chosen, other = (np.abs(first - colour).sum(axis=2) < 20 for colour in ([80, 200, 60], [60, 120, 240]))
     assert chosen.sum() > 1.5 * other.sum() > 100  # the thicker frame is the chosen one's
     assert sheet[:heading].min() < 100  # words
+
+
+def test_only_the_chosen_track_has_the_first_colour() -> None:
+    colours = colours_of(range(14), chosen=3)
+    assert [track for track, colour in colours.items() if colour == COLOURS[0]] == [3]
+    assert sorted(colours) == list(range(14))
+    assert COLOURS[0] not in colours_of(range(14), chosen=None).values()
 
 
 def test_the_corpus_folder_is_found_where_it_was_extracted(cache_file: Path, tmp_path: Path) -> None:
