@@ -85,6 +85,7 @@ def predict_clips(
     encoders: Mapping[str, str] | None = None,
     device: str = "auto",
     trust_remote_code: bool = False,
+    face_detector: Path | None = None,
 ) -> list[Answer]:
     """Predict clips with every model of a run, and average.
 
@@ -104,17 +105,30 @@ def predict_clips(
         Where the encoders run.
     trust_remote_code
         As for `mer extract`.
+    face_detector
+        Where the face detector's file lies, when the run's features were made with a file of the user's.
 
     Raises
     ------
     MerError
         If a clip is not there, an encoder or detector is not the run's, or no clip has any modality of the run.
     """
+    folders = [str(one.clip) for one in asked if one.clip is not None and one.clip.is_dir()]
+    if folders:
+        raise MerError(f"{folders[0]}: is a folder; name the clips in it")
     absent = [str(one.clip) for one in asked if one.clip is not None and not one.clip.is_file()]
     if absent:
         raise MerError(f"{absent[0]}: no such file; name a clip")
     with tempfile.TemporaryDirectory(prefix="mer-predict-") as folder:
-        store = _encode(run.specs, asked, Path(folder), dict(encoders or {}), resolve_device(device), trust_remote_code)
+        store = _encode(
+            run.specs,
+            asked,
+            Path(folder),
+            dict(encoders or {}),
+            resolve_device(device),
+            trust_remote_code,
+            face_detector,
+        )
         pooling = run.pooling()
         flats = {m: _flat(run, store.load(spec.set_name), m, pooling) for m, spec in run.specs.items()}
         fates = {m: store.sets[spec.set_name] for m, spec in run.specs.items()}
@@ -138,6 +152,7 @@ def _encode(
     encoders: Mapping[str, str],
     device: str,
     trust_remote_code: bool,
+    face_detector: Path | None,
 ) -> FeatureStore:
     """Make a small cache of the clips, with the very steps that made the run's."""
     catalogue = folder / "clips.h5"
@@ -147,7 +162,7 @@ def _encode(
             check_sound(spec)
         encoder = rebuild_encoder(spec, encoders.get(modality), trust_remote_code)
         sets[modality] = EncodingSet(spec.set_name, encoder, spec, str(shard_folder(catalogue, spec.set_name)))
-    finder = rebuild_finder(specs["face"]) if "face" in specs else None
+    finder = rebuild_finder(specs["face"], face_detector) if "face" in specs else None
     fps = float(str(specs["face"].inputs["fps"])) if "face" in specs else 0.0
     jobs = tuple(_job(number, one) for number, one in enumerate(asked))
     shards: dict[str, str] = {}

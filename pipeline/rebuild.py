@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from mer.cache import FeatureSpec, MerError, SpecMismatchError
@@ -67,31 +68,42 @@ def rebuild_encoder(spec: FeatureSpec, name: str | None = None, trust_remote_cod
     return resolved
 
 
-def rebuild_finder(spec: FeatureSpec) -> Any:
+def rebuild_finder(spec: FeatureSpec, file: Path | None = None) -> Any:
     """Find the face finder of a face spec again and check that it makes equal crops.
+
+    Parameters
+    ----------
+    spec
+        What the features are.
+    file
+        Where the detector's weights lie, when they were a file of the user's.
 
     Raises
     ------
     SpecMismatchError
         If the detector or its algorithm differs now.
     MerError
-        If the detector cannot be had.
+        If the detector cannot be had, or is one that is read from no file.
     """
     from mer.stages.faces import resolve_finder
 
     wanted: Mapping[str, Any] = {key: value for key, value in spec.inputs.items() if key not in ("fps", "channel")}
+    if file is not None and wanted["detector"] != "yunet":
+        raise MerError(f"the faces of {spec.set_name} were found with {wanted['detector']}; leave out --face-detector")
     region = wanted.get("region")
     finder = resolve_finder(
         str(wanted["detector"]),
+        file,
         size=int(wanted["size"]),
         margin=float(wanted["margin"]),
         policy=str(wanted["policy"]),
         region=tuple(region) if region else None,
     )
     if finder.identity() != dict(wanted):
+        advice = "" if finder.sha256 == wanted.get("weights_sha256") else "; name its file with --face-detector"
         raise SpecMismatchError(
             f"faces would not be found as they were for the features {spec.set_name}; what differs: "
-            f"{_differences(finder.identity(), wanted)}"
+            f"{_differences(finder.identity(), wanted)}{advice}"
         )
     return finder
 

@@ -19,6 +19,9 @@ def predict(
     ] = None,
     audio_encoder: Annotated[str | None, typer.Option(help="As --text-encoder, for the sound.")] = None,
     face_encoder: Annotated[str | None, typer.Option(help="As --text-encoder, for the face.")] = None,
+    face_detector: Annotated[
+        Path | None, typer.Option(help="The face detector's file, when mer extract was given one.")
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:0.")] = "auto",
     trust_remote_code: Annotated[
         bool, typer.Option("--trust-remote-code", help="Let a checkpoint run Python code of its own.")
@@ -46,9 +49,10 @@ def predict(
     asked = [
         Asked(clips[i] if clips else None, words[i] if words else None) for i in range(max(len(clips), len(words)))
     ]
-    named = {"text": text_encoder, "audio": audio_encoder, "face": face_encoder}
+    encoders = {"text": text_encoder, "audio": audio_encoder, "face": face_encoder}
+    named = {modality: name for modality, name in encoders.items() if name}
     opened = Run.open(run)
-    answers = predict_clips(opened, asked, {m: n for m, n in named.items() if n}, device, trust_remote_code)
+    answers = predict_clips(opened, asked, named, device, trust_remote_code, face_detector)
     if as_json:
         facts = {"run": str(run), "target": opened.facts["target"], "kind": opened.kind, "models": len(opened.members)}
         typer.echo(json.dumps({**facts, "clips": [answer.record(opened) for answer in answers]}, ensure_ascii=False))

@@ -22,6 +22,7 @@ from mer.pipeline.runs import Run
 from mer.pipeline.settings import build_options
 from mer.pipeline.train import train
 from mer.stages.encoders.demo import demo_folder
+from mer.stages.faces import resolve_finder
 
 
 class Trained:
@@ -146,6 +147,7 @@ def test_the_command_prints_a_table_and_json(trained: Trained, capsys: pytest.Ca
     ("arguments", "words"),
     [
         (["no-such.mp4"], "no such file"),
+        (["."], ".: is a folder"),
         ([], "nothing to predict"),
         (["{clip}", "--text", "a", "--text", "b"], "1 clips and 2 texts"),
     ],
@@ -204,6 +206,21 @@ def _other_text(trained: Trained) -> Path:
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "layer_norm_eps": 1e-3}))
     return folder
+
+
+def test_a_face_detector_of_the_users_own_is_found_where_it_is_named(trained: Trained, tmp_path: Path) -> None:
+    file = tmp_path / "mine.onnx"
+    file.write_bytes(b"weights of a detector")
+    spec = trained.run.specs["face"]
+    own = replace(spec, inputs={**spec.inputs, **resolve_finder(str(file)).identity()})
+    assert rebuild_finder(own, file).model == file
+    other = tmp_path / "other.onnx"
+    other.write_bytes(b"other weights")
+    with pytest.raises(SpecMismatchError, match=r"weights_sha256 .* --face-detector"):
+        rebuild_finder(own, other)
+    found = replace(spec, inputs={**spec.inputs, "detector": "cascade"})
+    with pytest.raises(MerError, match="found with cascade; leave out --face-detector"):
+        rebuild_finder(found, file)
 
 
 def test_another_face_algorithm_than_the_runs_is_refused(trained: Trained) -> None:
