@@ -15,6 +15,7 @@ from typing import Any
 import h5py
 import numpy as np
 import numpy.typing as npt
+from packaging.licenses import InvalidLicenseExpression, canonicalize_license_expression
 
 from .atomic import atomic_write
 from .catalogue import Catalogue, SetIndex, put_catalogue, shard_folder, write_catalogue
@@ -34,8 +35,6 @@ MOST_CHUNK_ENTRIES = 64
 """Runs of compressed chunks that the seal has room for; the chunks of further ones stay in its digest."""
 SMALLEST_PART = 1 << 20
 SMALLEST_SALT = 8
-LICENSE = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+-]*(?: (?:WITH|AND|OR) [A-Za-z0-9][A-Za-z0-9.+-]*)*")
-OWN_LICENSE = ("licenseref-", "other", "proprietary")
 FOLDERS = re.compile(r"(?:[A-Za-z]:)?[\\/](?:[^\s\\/'\"]+[\\/])+")
 PATH = re.compile(r"(?:[A-Za-z]:)?[\\/]|~|\.{1,2}[\\/]")
 FLOAT16_MAX = float(np.finfo(np.float16).max)
@@ -81,9 +80,9 @@ class PackOptions:
     """Split the features into files of at most this size; None makes one file."""
 
     def __post_init__(self) -> None:
-        if not LICENSE.fullmatch(self.license):
+        if not _is_spdx(self.license):
             raise MerError(f"licence {self.license!r} is not an SPDX id such as CC-BY-4.0, or LicenseRef-NAME")
-        if self.license.lower().startswith(OWN_LICENSE) and not self.terms:
+        if "licenseref-" in self.license.lower() and not self.terms:
             raise MerError(f"licence {self.license!r} says nothing by itself; give the conditions with --terms")
         if self.compression not in COMPRESSIONS:
             raise MerError(f"compression {self.compression!r} is not one of {', '.join(COMPRESSIONS)}")
@@ -95,6 +94,15 @@ class PackOptions:
             raise MerError(f"parts of {self.max_bytes:,} bytes are too small; give at least {SMALLEST_PART:,}")
         if self.max_bytes is not None and self.compression != "none":
             raise MerError("compressed parts are not supported; leave out --max-bytes or --compression")
+
+
+def _is_spdx(license_id: str) -> bool:
+    """Whether SPDX knows a licence, or it is a `LicenseRef-NAME`."""
+    try:
+        canonicalize_license_expression(license_id)
+    except InvalidLicenseExpression:
+        return False
+    return True
 
 
 @dataclass(frozen=True)

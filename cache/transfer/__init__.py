@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -174,6 +175,8 @@ def pull(
         If it cannot be fetched, does not match its hash, or is no whole pack. An interrupted pull keeps its bytes in
         the folder `TARGET.partial` and goes on from there next time.
     """
+    if sha256 is not None and not re.fullmatch(r"[0-9a-fA-F]{64}", sha256):
+        raise MerError(f"sha256 {sha256!r} is not one; it has 64 digits from 0 to f")
     remote = _remote(url, revision)
     path = Path(remote.name) if target is None else target / remote.name if target.is_dir() else target
     patience = patience or Patience()

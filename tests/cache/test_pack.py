@@ -227,6 +227,7 @@ def test_damage_in_the_source_stops_the_pack(make_cache: Cache, tmp_path: Path) 
     [
         ({"license": ""}, "is not an SPDX id"),
         ({"license": "all rights reserved"}, "is not an SPDX id"),
+        ({"license": "CC-BY"}, "is not an SPDX id"),
         ({"license": "LicenseRef-mine"}, "give the conditions with --terms"),
         ({"license": "MIT", "compression": "gzip"}, "is not one of none, zstd"),
         ({"license": "MIT", "salt": "short"}, "can be guessed"),

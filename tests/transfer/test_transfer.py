@@ -174,6 +174,12 @@ def test_a_lying_server_is_refused(tmp_path, site):
     assert [path.name for path in tmp_path.glob("got*")] == []
 
 
+@pytest.mark.parametrize("sha256", ["abc", "", "g" * 64])
+def test_what_is_no_sha256_is_refused_at_once(tmp_path, sha256):
+    with pytest.raises(MerError, match="has 64 digits"):
+        pull("https://nowhere.invalid/pack.h5", tmp_path / "got.h5", sha256=sha256)
+
+
 def test_a_pull_without_sha256_says_so(tmp_path, site):
     (site / "pack.h5.sha256").unlink()
     with servers.serving(servers.Files, folder=site) as server:
