@@ -71,6 +71,8 @@ def evaluate(path: Path, features: Path | None = None, device: str = "auto") -> 
     """
     run = Run.open(path)
     where = features if features is not None else Path(run.facts["features"]["path"])
+    if features is None and not where.exists():
+        raise MerError(f"{where} does not exist; {path} was trained on it: say where it is now with --features")
     store = FeatureStore.open(where)
     sets = matching_sets(run, store)
     label = matching_label(run, store)

@@ -69,7 +69,7 @@ class Run:
         self.facts = facts
 
     @classmethod
-    def open(cls, path: Path, unfinished: bool = False) -> Run:
+    def open(cls, path: Path | str, unfinished: bool = False) -> Run:
         """Read `run.json`.
 
         Raises
@@ -77,6 +77,7 @@ class Run:
         MerError
             If the folder is no run, is of a newer version, or (unless `unfinished`) was not trained to its end.
         """
+        path = Path(path)
         file = path / "run.json"
         if not file.is_file():
             raise MerError(f"{path}: is no run (it has no run.json); name a folder that mer train wrote")

@@ -124,11 +124,9 @@ def _plain(value: float) -> float | None:
 
 
 def print_run(run: Run, console: Console) -> None:
-    """Print what a run found: its data, its scores, its classes."""
+    """Print what a run found: its data, its scores, its classes; `train` has already told its notes."""
     facts = run.facts
     console.print(_headline(run), soft_wrap=True, highlight=False)
-    for note in facts["notes"]:
-        console.print(f"note: {note}", soft_wrap=True, highlight=False, markup=False)
     if not facts["metrics"]:
         _print_validation(run, console)
         return

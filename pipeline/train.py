@@ -69,10 +69,10 @@ def train(options: TrainOptions, console: Console | None = None, command: Sequen
     """
     prepared = prepare(options)
     run = open_run(prepared, command)
-    if run.facts["status"] == "done":
-        return RunSummary(run.path, run)
     for note in prepared.notes:
         logger.warning("%s", note)
+    if run.facts["status"] == "done":
+        return RunSummary(run.path, run)
     arena = make_arena(prepared)
     watch = _watch(prepared, run, arena, console)
     with watch:

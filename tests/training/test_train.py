@@ -62,6 +62,14 @@ def test_train_prints_scores_and_leaves_a_run(toy: Path, tmp_path: Path) -> None
     assert {p.suffix for p in (tmp_path / "run").rglob("*") if p.is_file()} == {".json", ".npz", ".safetensors"}
 
 
+def test_what_is_to_be_noted_is_told_once(toy: Path, tmp_path: Path) -> None:
+    asked = ["train", "-f", toy, "-o", tmp_path / "run", "--protocol", "speaker-folds", *FAST]
+    said = CliRunner().invoke(app, [str(a) for a in asked], catch_exceptions=False).output
+    notes = json.loads((tmp_path / "run" / "run.json").read_text())["notes"]
+    assert notes
+    assert [said.count(note) for note in notes] == [1] * len(notes)
+
+
 def test_json_is_the_record(toy: Path, tmp_path: Path) -> None:
     facts = json.loads(cli("train", "-f", toy, "-o", tmp_path / "run", "--json", "--protocol", "kfold", *FAST))
     assert len(facts["members"]) == 5
@@ -85,6 +93,10 @@ def test_the_record_adds_up(run: Run) -> None:
     assert sorted(key for parts in splits.values() for key in parts["test"]) == sorted(
         u.key for u in toy_utterances() if u.labels["emotion"]
     )
+
+
+def test_a_run_is_opened_by_a_path_in_words_too(run: Run) -> None:
+    assert Run.open(str(run.path)).facts == Run.open(run.path).facts
 
 
 def test_predictions_stand_beside_their_keys(run: Run) -> None:
@@ -358,6 +370,12 @@ def test_evaluate_reads_the_features_once(run: Run, monkeypatch: pytest.MonkeyPa
     assert evaluate(run.path).same is True
     assert len(run.members) == 10
     assert len(reads) == 2
+
+
+def test_evaluate_asks_where_the_features_are_now(run: Run, toy: Path) -> None:
+    toy.rename(toy.with_name("moved.h5"))
+    with pytest.raises(MerError, match=r"toy\.h5 does not exist; .* --features"):
+        evaluate(run.path)
 
 
 def test_evaluate_says_what_is_no_run(run: Run, toy: Path, tmp_path: Path) -> None:
