@@ -75,7 +75,10 @@ def find(kind: str, name: str) -> Any:
     try:
         return getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
-        raise MerError(f"{kind} {name!r} cannot be loaded from {path}: {error}") from error
+        # A console script does not look into the current folder, as `python` does.
+        unseen = isinstance(error, ModuleNotFoundError) and error.name == module.partition(".")[0]
+        advice = "; where it lies in this folder, put PYTHONPATH=. before the command" if unseen else ""
+        raise MerError(f"{kind} {name!r} cannot be loaded from {path}: {error}{advice}") from error
 
 
 def suggest(name: str, known: Mapping[str, Any] | list[str]) -> str:

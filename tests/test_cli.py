@@ -104,3 +104,10 @@ def test_an_output_folder_below_a_file_is_told(tmp_path: Path, capsys: pytest.Ca
     said = capsys.readouterr().err
     assert f"mer: {tmp_path / 'taken'}" in said
     assert "report it" not in said
+
+
+def test_a_module_that_python_does_not_see_is_told_how_to_show(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(["extract", "--corpus", "my_unseen_corpus:Stage", "--root", "."])
+    assert left.value.code == 1
+    assert "put PYTHONPATH=. before the command" in capsys.readouterr().err

@@ -34,7 +34,7 @@ def encoders(
         typer.echo(json.dumps({"encoders": facts, "presets": presets}, indent=2, ensure_ascii=False))
         return
     for kind in wanted:
-        rows = table(f"{kind} encoders", "name", ">dim", "licence of the weights", "checkpoint", "installed")
+        rows = table(f"{kind} encoders", "name", ">dim", "licence of the weights", "checkpoint", "libraries installed")
         for fact in facts:
             if fact["modality"] == kind:
                 rows.add_row(fact["name"], str(fact["dim"]), fact["license"], fact["checkpoint"], _state(fact))
