@@ -124,8 +124,9 @@ def _told(error: Exception) -> str:
         return one_line(error)
     if isinstance(error, OSError) and error.strerror and (error.filename or error.errno in FULL):
         named = f"{error.filename}: " if error.filename else ""
-        advice = "make room, or choose another folder" if error.errno in FULL else "check its rights, or choose another"
-        return one_line(MerError(f"{named}{error.strerror.lower()}; {advice}"))
+        advice = "make room" if error.errno in FULL else "check your rights there"
+        reason = os.strerror(error.errno).lower() if error.errno else error.strerror  # HDF5 says it at length
+        return one_line(MerError(f"{named}{reason}; {advice}, or choose another folder"))
     return f"unexpected {type(error).__name__}: {one_line(error)} (run again with --debug and report it)"
 
 

@@ -76,9 +76,9 @@ def test_a_run_stopped_by_hand_is_told_in_one_line(
 @pytest.mark.parametrize(
     ("error", "told"),
     [
-        (PermissionError(errno.EACCES, "Permission denied", "out/x"), "out/x: permission denied; check its rights"),
-        (OSError(errno.EROFS, "Read-only file system", "out"), "out: read-only file system; check its rights"),
-        (OSError(errno.ENOSPC, "No space left on device"), "no space left on device; make room, or choose another"),
+        (PermissionError(errno.EACCES, "Permission denied", "out/x"), "out/x: permission denied; check your rights"),
+        (OSError(errno.EROFS, "Read-only file system", "out"), "out: read-only file system; check your rights"),
+        (OSError(errno.ENOSPC, "No space left on device"), "no space left on device; make room, or"),
     ],
 )
 def test_a_folder_that_cannot_be_written_is_told(
