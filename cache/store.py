@@ -368,8 +368,8 @@ class FeatureStore:
         if checksum(values, times, valid) != index.checksums[row]:
             where = self._place(set_name, int(index.shard[row])).location if index.length[row] else self.location
             raise DamagedError(
-                f"{where}: {self.utterances.keys[row]!r} of {set_name} does not match its checksum; "
-                f"remove the file and {self.repair()}"
+                f"{where}: {self.utterances.keys[row]!r} of {set_name} does not match its checksum "
+                f"(mer verify {self.location} lists all damage); remove the file and {self.repair()}"
             )
 
 

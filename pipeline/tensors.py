@@ -137,7 +137,7 @@ class Source:
         pooling: Mapping[str, int],
         budget_bytes: float | None = None,
     ) -> Source:
-        """Find out what each modality has, reading every value once.
+        """Find out what each modality has, reading every value once and comparing it with its checksum.
 
         Parameters
         ----------
@@ -154,7 +154,7 @@ class Source:
         Raises
         ------
         MerError
-            If a modality has no usable features at all.
+            If a modality has no usable features at all, or features do not match their checksum.
         """
         specs = {m: store.sets[name].spec for m, name in sets.items()}
         sizes = {m: specs[m].dim * np.dtype(specs[m].dtype).itemsize for m in sets}
@@ -169,7 +169,7 @@ class Source:
     def _examine(self, modality: str) -> None:
         rows = len(self.store.utterances)
         if not self.streamed:
-            self.blocks[modality] = self.store.load(self.sets[modality])
+            self.blocks[modality] = self.store.load(self.sets[modality], verify=True)
         present, lengths = np.zeros(rows, dtype=np.bool_), np.zeros(rows, dtype=np.int64)
         spoilt = 0
         for part, block in self._pieces(modality):
@@ -198,7 +198,8 @@ class Source:
     def _block(self, modality: str, rows: Rows) -> FeatureBlock:
         if modality in self.blocks:
             return take(self.blocks[modality], rows)
-        return self.store.load(self.sets[modality], rows)
+        # Streamed values are compared with their checksums the first time only, when `open` reads them all.
+        return self.store.load(self.sets[modality], rows, verify=modality not in self.present)
 
     @property
     def modalities(self) -> tuple[str, ...]:

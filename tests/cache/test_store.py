@@ -154,7 +154,7 @@ def test_a_damaged_utterance_is_found_on_reading_and_named_by_verify(make_cache:
     content[at] ^= 16
     victim.write_bytes(content)
     with pytest.raises(
-        DamagedError, match=r"'train/dia0_utt0' .* does not match its checksum; remove the file and run"
+        DamagedError, match=r"'train/dia0_utt0' .* does not match its checksum \(mer verify .*\); remove the file and run"
     ):
         store.read(name, "train/dia0_utt0")
     with pytest.raises(DamagedError, match="train/dia0_utt0"):

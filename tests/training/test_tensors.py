@@ -146,6 +146,20 @@ def spoil(monkeypatch: pytest.MonkeyPatch, rows: list[int], value: float) -> Non
     monkeypatch.setattr(FeatureStore, "load", load)
 
 
+@pytest.mark.parametrize("budget", [None, 0.0])
+def test_damaged_features_are_told_with_the_utterance(toy: Path, budget: float | None) -> None:
+    store = FeatureStore.open(toy)
+    name = store.pick("audio")
+    place = store._open_shard(name, 0)
+    row = int(np.flatnonzero(store.index(name).start == 0)[0])
+    with Path(place.location).open("r+b") as file:
+        file.seek(place.starts["values"])
+        file.write(b"\x01\x3c\x02\x3c\x03\x3c\x04\x3c")
+    told = rf"{store.utterances.keys[row]}' of {name} does not match its checksum \(mer verify .*toy\.h5 lists"
+    with pytest.raises(MerError, match=told):
+        open_source(toy, budget)
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("budget", [None, 0.0])
 def test_not_finite_rows_count_as_absent_and_leave_no_trace(
