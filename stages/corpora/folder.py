@@ -15,10 +15,16 @@ Every other column is a label column, and its kind is read off its filled cells:
 A column that is mostly numbers with some words between them is refused, since it is more often a typing error than a
 label. A header such as `emotion:class` (for classes that are coded 0, 1, 2), `valence:real` or `tags:multi` decides the
 kind itself. Classes are ordered by name, numbers by value. An empty cell means that the utterance has no such label.
+
+A known column in another spelling (`Speaker`, `start seconds`) and a misspelt kind (`emotion:clas`) are refused; a
+label column whose name is close to a known one, or another word for `text`, is warned about.
 """
 
 from __future__ import annotations
 
+import difflib
+import functools
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +32,7 @@ from pathlib import Path
 from mer.cache import MerError
 
 from ..protocols import CorpusInfo, LabelSpec
+from ..registry import suggest
 from ..utterance import Utterance
 from .annotation import Row, Table, contained, corpus_root, read_table, refuse_repeats
 
@@ -44,6 +51,11 @@ KNOWN_COLUMNS = (
 )
 SPLITS = {"train": "train", "val": "val", "dev": "val", "valid": "val", "validation": "val", "test": "test"}
 KINDS = ("class", "multi", "real")
+OTHER_WORDS = {"transcript": "text", "transcription": "text", "sentence": "text"}
+NEAR = 0.8
+"""Label columns at least this similar to a known column are warned about."""
+
+log = logging.getLogger("mer")
 
 
 @dataclass(frozen=True)
@@ -82,8 +94,16 @@ class FolderCorpus:
         corpus_root(self.root)
         table = self._table()
         labels = label_columns(table)
+        for name, _ in labels.values():
+            _warn_if_near(table.path, name)
         refuse_repeats((row.filled("id"), row) for row in table)
         return [self._utterance(row, labels) for row in table]
+
+    def columns(self) -> dict[str, str]:
+        """Say of every column of the manifest what it is taken for."""
+        table = self._table()
+        labels = label_columns(table)
+        return {column: _role(labels[column][1]) if column in labels else "known column" for column in table.columns}
 
     def _table(self) -> Table:
         return read_table(self.root / MANIFEST, ["id", "path"])
@@ -129,20 +149,44 @@ def label_columns(table: Table) -> dict[str, tuple[str, LabelSpec]]:
     Raises
     ------
     MerError
-        If a column mixes numbers and words, or two columns have one target name.
+        If a column mixes numbers and words, two columns have one target name, or a known column or a kind is misspelt.
     """
     found: dict[str, tuple[str, LabelSpec]] = {}
     for column in table.columns:
-        name, _, kind = column.rpartition(":")
-        if kind not in KINDS or not name:
-            name, kind = column, ""
-        if name in KNOWN_COLUMNS:
+        if column in KNOWN_COLUMNS:
             continue
+        name, kind = _name_and_kind(table.path, column)
         if name in {other for other, _ in found.values()}:
             raise MerError(f"{table.path} line 1: column {name!r} appears twice; rename one")
         filled = [row for row in table if row.text(column)]
         found[column] = (name, _spec(filled, column, kind or _kind(filled, column)))
     return found
+
+
+def _name_and_kind(path: Path, column: str) -> tuple[str, str]:
+    """Split a header such as `emotion:class`; the kind is empty where none is given."""
+    name, colon, kind = column.rpartition(":") if ":" in column else (column, "", "")
+    name, kind = name.strip(), kind.strip()
+    if colon and (kind not in KINDS or not name):
+        raise MerError(f"{path} line 1: column {column!r} ends in no kind of label; {suggest(kind, list(KINDS))}")
+    meant = name.lower().replace(" ", "_").replace("-", "_")
+    if meant in KNOWN_COLUMNS:
+        raise MerError(f"{path} line 1: column {column!r} would become a label; write it {meant!r} or rename it")
+    return name, kind
+
+
+@functools.cache
+def _warn_if_near(path: Path, name: str) -> None:
+    """Say, once a process, that a label column may have been meant as a known one."""
+    near = difflib.get_close_matches(name.lower(), KNOWN_COLUMNS, n=1, cutoff=NEAR)
+    meant = OTHER_WORDS.get(name.lower()) or (near[0] if near else "")
+    if meant:
+        what = "the transcript" if meant == "text" else f"the {meant}"
+        log.warning("%s: column %r becomes a label target; rename it `%s` if it is %s", path, name, meant, what)
+
+
+def _role(spec: LabelSpec) -> str:
+    return f"label, kind {spec.kind}" + (f": {', '.join(spec.classes)}" if spec.classes else "")
 
 
 def _kind(filled: Sequence[Row], column: str) -> str:

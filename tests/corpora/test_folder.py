@@ -95,6 +95,10 @@ def test_a_file_that_is_absent_is_listed(tmp_path: Path) -> None:
         ("id,path,start_seconds,end_seconds\na,a.mp4,2,2\n", 2, "is not after"),
         ("id,path,split\na,a.mp4,trian\n", 2, "split 'trian' is unknown"),
         ("id,path,valence\na,a.mp4,0.5\nb,b.mp4,0.2\nc,c.mp4,0.4o\n", 4, "valence '0.4o' is a word"),
+        ("id,path,Speaker\na,a.mp4,ann\n", 1, "column 'Speaker' would become a label; write it 'speaker'"),
+        ("id,path,Start seconds\na,a.mp4,1\n", 1, "write it 'start_seconds'"),
+        ("id,path,text:class\na,a.mp4,ann\n", 1, "write it 'text'"),
+        ("id,path,emotion:clas\na,a.mp4,1\n", 1, "'emotion:clas' ends in no kind of label; did you mean 'class'?"),
         ("id,path,valence\na,a.mp4,0.5\nb,b.mp4,inf\n", 3, "valence 'inf' is not a finite number"),
     ],
 )
@@ -106,6 +110,23 @@ def test_a_bad_manifest_is_told_in_one_line(tmp_path: Path, text: str, line: int
     assert "manifest.csv" in message
     assert "\n" not in message
     assert not line or f"line {line}:" in message
+
+
+@pytest.mark.parametrize(("column", "meant"), [("transcript", "text"), ("Sentence", "text"), ("speakers", "speaker")])
+def test_a_label_that_may_be_a_known_column_is_warned_about_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, column: str, meant: str
+) -> None:
+    corpus = manifest(tmp_path, f"id,path,emotion,{column}\na,a.mp4,joy,b\n")
+    corpus.utterances()
+    corpus.utterances()
+    (told,) = (record.getMessage() for record in caplog.records)
+    assert f"column {column!r} becomes a label target; rename it `{meant}` if it is the" in told
+
+
+def test_columns_are_told(tmp_path: Path) -> None:
+    corpus = manifest(tmp_path, "id,path,emotion,level\na,a.mp4,joy,1\nb,b.mp4,sad,2\n")
+    roles = {"emotion": "label, kind class: joy, sad", "level": "label, kind real"}
+    assert corpus.columns() == {"id": "known column", "path": "known column", **roles}
 
 
 @pytest.mark.parametrize(
