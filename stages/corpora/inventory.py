@@ -29,7 +29,9 @@ MEDIA_SUFFIXES = frozenset(
     [".mp4", ".avi", ".mov", ".mkv", ".mpg", ".webm", ".flv", ".m4v", ".wav", ".flac", ".mp3", ".ogg", ".m4a", ".opus"]
 )
 TOLERANCE_SECONDS = 1.0
-KINDS = ("count", "missing", "unreadable", "duration", "duplicate", "not listed", "extra", "known", "no text")
+KINDS = ("column", "count", "missing", "unreadable", "duration", "duplicate", "not listed", "extra", "known", "no text")
+SHARED = {"row": "media file and span", "origin": "text and times", "file": "bytes"}
+"""What utterances that are one recording have in common."""
 
 
 class Bar(Protocol):
@@ -154,6 +156,7 @@ def take_inventory(
         for count in counts
         if count.differs
     ]
+    findings += [Finding("column", name, what, False) for name, what in getattr(corpus, "columns", dict)().items()]
     findings += _media_findings(utterances, clips, known)
     findings += _listed_findings(utterances, clips, listed or {})
     findings += _duplicates(corpus, utterances, clips, known)
@@ -295,23 +298,28 @@ def _duplicates(
     corpus: Corpus, utterances: Sequence[Utterance], clips: Mapping[str, Clip | None], known: Mapping[str, str]
 ) -> list[Finding]:
     """Find utterances that are one recording; only across splits, or else sessions or speakers, it needs attention."""
-    groups: dict[object, list[Utterance]] = defaultdict(list)
+    groups: dict[tuple[object, ...], list[Utterance]] = defaultdict(list)
     origins: Mapping[str, object] = getattr(corpus, "origins", dict)()
     for utterance in utterances:
+        if utterance.media:
+            span = (utterance.start_seconds, utterance.end_seconds)
+            groups["row", utterance.media, utterance.sound_media, span].append(utterance)
         if utterance.key in origins:
             groups["origin", origins[utterance.key]].append(utterance)
     for digest, same in _equal_files(corpus.root, utterances, clips).items():
         groups["file", digest] += same
     found: dict[frozenset[str], Finding] = {}
     for mark, same in groups.items():
-        if len({utterance.sound_media or utterance.media for utterance in same}) < 2:
+        kind = mark[0]
+        if len(same) < 2 or (kind != "row" and len({u.sound_media or u.media for u in same}) < 2):
             continue
         parts = {utterance.split or utterance.session or utterance.speaker for utterance in same}
         keys = [utterance.key for utterance in same]
-        what = "the same bytes" if isinstance(mark, tuple) and mark[0] == "file" else "the same text and times"
         where = f" across {', '.join(sorted(parts))}" if len(parts) > 1 else ""
         harmless = len(parts) < 2 or all(key in known for key in keys)
-        found[frozenset(keys)] = Finding("duplicate", keys[0], f"{what} as {', '.join(keys[1:])}{where}", not harmless)
+        found[frozenset(keys)] = Finding(
+            "duplicate", keys[0], f"the same {SHARED[kind]} as {', '.join(keys[1:])}{where}", not harmless
+        )
     return list(found.values())
 
 

@@ -153,9 +153,8 @@ def test_a_damaged_utterance_is_found_on_reading_and_named_by_verify(make_cache:
     content = bytearray(victim.read_bytes())
     content[at] ^= 16
     victim.write_bytes(content)
-    with pytest.raises(
-        DamagedError, match=r"'train/dia0_utt0' .* does not match its checksum \(mer verify .*\); remove the file and run"
-    ):
+    told = r"'train/dia0_utt0' .* does not match its checksum \(mer verify .*\); remove the file and run"
+    with pytest.raises(DamagedError, match=told):
         store.read(name, "train/dia0_utt0")
     with pytest.raises(DamagedError, match="train/dia0_utt0"):
         store.load(name, verify=True)

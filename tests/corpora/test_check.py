@@ -125,6 +125,19 @@ def test_equal_bytes_across_splits_need_attention(run: Any, tmp_path: Path) -> N
     assert detail == "the same bytes as b across test, train"
 
 
+def test_rows_of_one_file_across_splits_need_attention(run: Any, tmp_path: Path) -> None:
+    TREES["folder"](tmp_path)
+    with (tmp_path / "manifest.csv").open("a") as file:
+        file.write("d,clips/a.mp4,Hello there.,ann,test,joy,0.5\n")
+    outcome = run("corpora", "check", "folder", "--root", str(tmp_path), "--json")
+    assert (outcome.code, kinds(outcome)) == (1, {"duplicate": ["a"]})
+    (detail,) = [f["detail"] for f in outcome.json["findings"] if f["kind"] == "duplicate"]
+    assert detail == "the same media file and span as d across test, train"
+    assert {f["name"]: f["detail"] for f in outcome.json["findings"] if f["kind"] == "column"}["valence"] == (
+        "label, kind real"
+    )
+
+
 def test_the_known_duplicate_of_meld_is_no_alarm(run: Any, tmp_path: Path) -> None:
     meld(tmp_path)
     row = 'Same words,Joey,joy,positive,{},{},6,4,"00:10:18,743","00:10:21,536"\r\n'
