@@ -72,16 +72,19 @@ class Pair:
     second: str
     metric: str
     difference: float
-    """Second minus first, mean over seeds of the pooled metric."""
-    """NaN where the metric of a run is undefined."""
+    """Second minus first, mean over seeds of the metric of all folds pooled; NaN where it is undefined for a run."""
     p: float
     p_holm: float
     groups: int
+    unit: str
+    """What a group is: `dialogues`, or `utterances` where there are none."""
     utterances: int
     only_first: int | None
     """Utterances only the first run gets right, seeds averaged; None unless the target is of classes."""
     only_second: int | None
     p_mcnemar: float | None
+    note: str
+    """What else differs between the runs and may be behind the difference, or empty."""
 
 
 def compare(paths: Sequence[Path], metric: str = "auto", draws: int = DRAWS, seed: int = 0) -> list[Pair]:
@@ -101,14 +104,41 @@ def compare(paths: Sequence[Path], metric: str = "auto", draws: int = DRAWS, see
     first = runs[0]
     name = selection_metric(first.kind, metric if metric != "auto" else "war" if first.kind == "class" else "auto")
     for run in runs[1:]:
-        if (run.facts["target"], run.kind, run.classes) != (first.facts["target"], first.kind, first.classes):
-            raise MerError(
-                f"{run.path} predicts {run.facts['target']} and {first.path} {first.facts['target']}: not comparable"
-            )
+        check_target(run, first)
     pooled = [Pooled.of(run) for run in runs]
     pairs = [_pair(pooled[0], other, name, draws, seed) for other in pooled[1:]]
     adjusted = holm([pair.p for pair in pairs])
     return [Pair(**{**vars(pair), "p_holm": p}) for pair, p in zip(pairs, adjusted, strict=True)]
+
+
+def check_target(run: Run, first: Run) -> None:
+    """Refuse runs of different targets, or of different classes of one."""
+    target, other = run.facts["target"], first.facts["target"]
+    if (target, run.kind) != (other, first.kind):
+        raise MerError(
+            f"{run.path} predicts {target} ({run.kind}) and {first.path} {other} ({first.kind}): not comparable"
+        )
+    if run.classes != first.classes:
+        lacking = [
+            f"only {one.path} has {', '.join(extra)}"
+            for one, two in ((run, first), (first, run))
+            if (extra := [name for name in one.classes if name not in two.classes])
+        ]
+        what = "; ".join(lacking) or "their order differs"
+        raise MerError(f"{run.path} and {first.path} have different classes of {target} ({what}): not comparable")
+
+
+def protocol_of(run: Run) -> str:
+    """Protocol of a run with its number of folds."""
+    folds = len(run.facts["protocol"]["folds"])
+    return f"{run.facts['protocol']['name']} ({folds} fold{'s' * (folds > 1)})"
+
+
+def _protocol_note(a: Run, b: Run) -> str:
+    one, two = protocol_of(a), protocol_of(b)
+    if one == two:
+        return ""
+    return f"{a.path} is of protocol {one}, {b.path} of {two}: they were trained on different rows"
 
 
 def _pair(a: Pooled, b: Pooled, metric: str, draws: int, seed: int) -> Pair:
@@ -124,6 +154,7 @@ def _pair(a: Pooled, b: Pooled, metric: str, draws: int, seed: int) -> Pair:
         )
     known = labelled(a.run.kind, labels)
     in_a, in_b, labels = in_a[known], in_b[known], labels[known]
+    unit = "dialogues" if (a.group[in_a] != a.keys[in_a]).any() else "utterances"
     group = np.unique(a.group[in_a], return_inverse=True)[1]
     seeds = min(len(a.outputs), len(b.outputs))
     left, right = a.outputs[:seeds, in_a], b.outputs[:seeds, in_b]
@@ -136,7 +167,8 @@ def _pair(a: Pooled, b: Pooled, metric: str, draws: int, seed: int) -> Pair:
         difference, p = permute(a.run.kind, metric, labels, left, right, group, min(draws, DRAWS_SCORED_ANEW), seed)
         wins = (None, None, None)
     names = (str(a.run.path), str(b.run.path))
-    return Pair(*names, metric, difference, p, p, int(group.max()) + 1, len(labels), *wins)
+    note = _protocol_note(a.run, b.run)
+    return Pair(*names, metric, difference, p, p, int(group.max()) + 1, unit, len(labels), *wins, note=note)
 
 
 def permute_classes(

@@ -58,6 +58,8 @@ def prepare(options: TrainOptions) -> Prepared:
     most = {modality: options.recipe.steps(modality) for modality in sets}
     selection_metric(label.kind, options.recipe.select)
     check_fits(options.recipe, target, label.kind)
+    if options.context != "none":
+        check_dialogues(store)
     inputs = head_inputs({m: store.sets[name].spec for m, name in sets.items()}, label.kind, label.classes)
     blueprint = Blueprint(
         options.head, options.head_settings, options.context, options.context_settings, inputs, options.recipe
@@ -78,6 +80,14 @@ def check_fits(recipe: Recipe, target: str, kind: str) -> None:
     ):
         if kind != needed and getattr(recipe, name) != getattr(Recipe, name):
             raise MerError(f"train.{name} needs a target of {noun}, and {target!r} is of kind {kind!r}; leave it out")
+
+
+def check_dialogues(store: FeatureStore) -> None:
+    """Refuse a context layer where no utterance has another beside it."""
+    named = [name for name in store.utterances.dialogue if name]
+    if len(set(named)) == len(named):
+        why = "no two utterances share one" if named else "no utterance names one"
+        raise MerError(f"{store.path}: a context needs dialogues, and {why}; leave --context out")
 
 
 def choose_target(store: FeatureStore, wanted: str | None) -> tuple[str, LabelColumn]:

@@ -224,21 +224,15 @@ def print_comparison(paths: Sequence[Path], pairs: Sequence[Pair], console: Cons
         made.add_row(str(run.path), run.facts["head"] + context, "+".join(run.facts["features"]["sets"]), *scores)
     console.print(made)
     for pair in pairs:
+        _print_pair(pair, console)
+    adjusted = " The verdict uses Holm's adjustment for several pairs." if len(pairs) > 1 else ""
+    if any(len(run.facts["protocol"]["folds"]) > 1 for run in runs):
         console.print(
-            f"[bold]{pair.second}[/bold] against [bold]{pair.first}[/bold]: {TITLES[pair.metric]} differs by "
-            f"{_signed(pair)} on {pair.utterances} shared test utterances; {verdict(pair)}.",
+            "The table shows means over folds; the differences below it are of all folds pooled, so the two need not "
+            "agree.",
             soft_wrap=True,
             highlight=False,
         )
-        console.print(f"  permutation test over {pair.groups} dialogues: p = {pair.p:.4f}", highlight=False)
-        if pair.p_mcnemar is not None:
-            console.print(
-                f"  McNemar, seeds averaged: only the first is right on {pair.only_first}, only the second on "
-                f"{pair.only_second}: p = {pair.p_mcnemar:.4f}",
-                soft_wrap=True,
-                highlight=False,
-            )
-    adjusted = " The verdict uses Holm's adjustment for several pairs." if len(pairs) > 1 else ""
     console.print(
         "The permutation test swaps the two runs' answers for whole dialogues (utterances where there are none) at "
         "random and asks how often chance alone gives a difference this large. It speaks about these test utterances "
@@ -248,6 +242,26 @@ def print_comparison(paths: Sequence[Path], pairs: Sequence[Pair], console: Cons
     )
 
 
+def _print_pair(pair: Pair, console: Console) -> None:
+    lines = [
+        f"[bold]{pair.second}[/bold] against [bold]{pair.first}[/bold]: {TITLES[pair.metric]}, folds pooled, differs "
+        f"by {_signed(pair)} on {pair.utterances} shared test utterances; {verdict(pair)}."
+    ]
+    if pair.note:
+        lines.append(f"  note: {pair.note}")
+    told = "–" if np.isnan(pair.p) else f"{pair.p:.4f}"
+    lines.append(f"  permutation test over {pair.groups} {pair.unit}: p = {told}")
+    if pair.p_mcnemar is not None:
+        lines.append(
+            f"  McNemar, seeds averaged: only {pair.second} is right on {pair.only_second}, only {pair.first} on "
+            f"{pair.only_first}: p = {pair.p_mcnemar:.4f}"
+        )
+    for line in lines:
+        console.print(line, soft_wrap=True, highlight=False)
+
+
 def _signed(pair: Pair) -> str:
+    if np.isnan(pair.difference):
+        return "–"
     plain = pair.metric in PLAIN_NUMBERS
     return f"{pair.difference:+.3f}" if plain else f"{100 * pair.difference:+.1f} points"

@@ -298,12 +298,12 @@ def _duplicates(
     corpus: Corpus, utterances: Sequence[Utterance], clips: Mapping[str, Clip | None], known: Mapping[str, str]
 ) -> list[Finding]:
     """Find utterances that are one recording; only across splits, or else sessions or speakers, it needs attention."""
-    groups: dict[tuple[object, ...], list[Utterance]] = defaultdict(list)
+    groups: dict[tuple[str, object], list[Utterance]] = defaultdict(list)
     origins: Mapping[str, object] = getattr(corpus, "origins", dict)()
     for utterance in utterances:
         if utterance.media:
             span = (utterance.start_seconds, utterance.end_seconds)
-            groups["row", utterance.media, utterance.sound_media, span].append(utterance)
+            groups["row", (utterance.media, utterance.sound_media, span)].append(utterance)
         if utterance.key in origins:
             groups["origin", origins[utterance.key]].append(utterance)
     for digest, same in _equal_files(corpus.root, utterances, clips).items():

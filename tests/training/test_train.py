@@ -407,6 +407,10 @@ def test_compare_finds_a_difference_and_no_difference(toy: Path, tmp_path: Path,
     shown = cli("compare", bad.path, good.path)
     assert f"{good.path} is better" in " ".join(shown.split())
     assert "swaps the two runs' answers" in " ".join(shown.split())
+    assert f"only {good.path} is right on {pair.only_second}, only {bad.path} on {pair.only_first}" in shown
+    assert "permutation test over 20 dialogues" in shown
+    assert "The table shows means over folds" in shown
+    assert pair.note == ""
     assert json.loads(cli("compare", bad.path, good.path, "--json"))[0]["groups"] == 20
     with pytest.raises(MerError, match="at least two runs"):
         compare([good.path])
@@ -432,6 +436,38 @@ def test_compare_refuses_other_labels(
         compare([run.path, other.path])
 
 
+def test_compare_names_classes_that_differ(
+    run: Run, make_toy: Callable[..., Path], tmp_path: Path, quick: dict[str, Any]
+) -> None:
+    targets = {**TARGETS, "emotion": LabelSpec("class", ("angry", "blue", "happy", "sad"))}
+    other = fit(make_toy("blue.h5", targets=targets), tmp_path / "blue", quick)
+    told = r"different classes of emotion \(only .*blue has blue\): not comparable"
+    with pytest.raises(MerError, match=told):
+        compare([run.path, other.path])
+
+
+def test_compare_tells_other_protocols_and_groups_without_dialogues(
+    make_toy: Callable[..., Path], tmp_path: Path, quick: dict[str, Any]
+) -> None:
+    alone = make_toy("alone.h5", utterances=[replace(u, dialogue="") for u in toy_utterances()])
+    paths = [fit(alone, tmp_path / name, quick, protocol=name).path for name in ("kfold", "session-folds")]
+    pair = compare(paths)[0]
+    assert (pair.groups, pair.unit) == (pair.utterances, "utterances")
+    shown = cli("compare", *paths)
+    assert f"note: {paths[0]} is of protocol kfold (5 folds), {paths[1]} of session-folds (5 folds)" in shown
+
+
+def test_a_context_without_dialogues_is_refused(
+    make_toy: Callable[..., Path], tmp_path: Path, quick: dict[str, Any]
+) -> None:
+    for name, dialogues in (("none", [""] * 120), ("single", [str(i) for i in range(120)])):
+        told = {"none": "no utterance names one", "single": "no two utterances share one"}[name]
+        utterances = [replace(u, dialogue=d) for u, d in zip(toy_utterances(), dialogues, strict=True)]
+        cache = make_toy(f"{name}.h5", utterances=utterances)
+        with pytest.raises(MerError, match=f"a context needs dialogues, and {told}; leave --context out"):
+            fit(cache, tmp_path / name, quick, context="bigru")
+
+
 def test_an_undefined_metric_gives_no_verdict(toy: Path, tmp_path: Path, quick: dict[str, Any]) -> None:
     """A run that always answers the same number correlates with nothing."""
     runs = [fit(toy, tmp_path / name, quick, target="valence") for name in ("one", "constant")]
@@ -440,6 +476,7 @@ def test_an_undefined_metric_gives_no_verdict(toy: Path, tmp_path: Path, quick: 
     pair = compare([run.path for run in runs], "pearson")[0]
     assert np.isnan([pair.difference, pair.p, pair.p_holm]).all()
     assert verdict(pair).startswith("undefined")
+    assert "differs by – on" in cli("compare", runs[0].path, runs[1].path, "--metric", "pearson")
     shown = json.loads(cli("compare", runs[0].path, runs[1].path, "--metric", "pearson", "--json"))[0]
     assert (shown["difference"], shown["p"], shown["p_holm"]) == (None, None, None)
 
