@@ -135,9 +135,11 @@ def protocol_of(run: Run) -> str:
 
 
 def _protocol_note(a: Run, b: Run) -> str:
+    if a.facts["protocol"]["digest"] == b.facts["protocol"]["digest"]:
+        return ""
     one, two = protocol_of(a), protocol_of(b)
     if one == two:
-        return ""
+        return f"{a.path} and {b.path} have different folds of protocol {one}: they were trained on different rows"
     return f"{a.path} is of protocol {one}, {b.path} of {two}: they were trained on different rows"
 
 
@@ -167,8 +169,10 @@ def _pair(a: Pooled, b: Pooled, metric: str, draws: int, seed: int) -> Pair:
         difference, p = permute(a.run.kind, metric, labels, left, right, group, min(draws, DRAWS_SCORED_ANEW), seed)
         wins = (None, None, None)
     names = (str(a.run.path), str(b.run.path))
+    only_a, only_b, p_wins = wins
     note = _protocol_note(a.run, b.run)
-    return Pair(*names, metric, difference, p, p, int(group.max()) + 1, unit, len(labels), *wins, note=note)
+    groups = int(group.max()) + 1
+    return Pair(*names, metric, difference, p, p, groups, unit, len(labels), only_a, only_b, p_wins, note)
 
 
 def permute_classes(

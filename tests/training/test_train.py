@@ -446,6 +446,9 @@ def test_compare_names_classes_that_differ(
         compare([run.path, other.path])
 
 
+ROWS = "they were trained on different rows"
+
+
 def test_compare_tells_other_protocols_and_groups_without_dialogues(
     make_toy: Callable[..., Path], tmp_path: Path, quick: dict[str, Any]
 ) -> None:
@@ -455,6 +458,8 @@ def test_compare_tells_other_protocols_and_groups_without_dialogues(
     assert (pair.groups, pair.unit) == (pair.utterances, "utterances")
     shown = cli("compare", *paths)
     assert f"note: {paths[0]} is of protocol kfold (5 folds), {paths[1]} of session-folds (5 folds)" in shown
+    other = fit(alone, tmp_path / "drawn", quick, protocol="kfold", split_seed=1).path
+    assert compare([paths[0], other])[0].note.endswith("have different folds of protocol kfold (5 folds): " + ROWS)
 
 
 def test_a_context_without_dialogues_is_refused(
