@@ -198,9 +198,20 @@ class ClassRow:
 
 def per_class(counts: Ints, classes: Sequence[str]) -> list[ClassRow]:
     """Precision, recall, F1 and support of every class, from a confusion table; NaN where undefined."""
+    return class_rows(np.stack([np.diagonal(counts), counts.sum(1), counts.sum(0)], axis=1), classes)
+
+
+def label_counts(labels: npt.NDArray[Any], outputs: npt.NDArray[Any]) -> Ints:
+    """Per class of a target of sets how often it was hit, true and predicted; shape (C, 3)."""
+    mask = labelled("multi", labels)
+    truth, chosen = labels[mask] > 0.5, outputs[mask] >= 0.5
+    return np.stack([(truth & chosen).sum(0), truth.sum(0), chosen.sum(0)], axis=1).astype(np.int64)
+
+
+def class_rows(counts: Ints, classes: Sequence[str]) -> list[ClassRow]:
+    """Precision, recall, F1 and support from how often each class was hit, true and predicted; NaN where undefined."""
     rows = []
-    for index, name in enumerate(classes):
-        hit, support, chosen = int(counts[index, index]), int(counts[index].sum()), int(counts[:, index].sum())
+    for name, (hit, support, chosen) in zip(classes, counts.tolist(), strict=True):
         precision = hit / chosen if chosen else float("nan")
         recall = hit / support if support else float("nan")
         f1 = 2 * hit / (support + chosen) if support + chosen else float("nan")

@@ -66,21 +66,42 @@ def build_page(views: Sequence[RunView]) -> str:
 
 
 def _header(views: Sequence[RunView], title: str) -> Html:
-    first = views[0]
-    corpus = first.corpus
-    said = [str(corpus.get("title") or corpus.get("name") or "unnamed corpus")]
+    said = _unique(_corpus(view) for view in views)
     said += [f"target {target}" for target in _unique(str(view.facts["target"]) for view in views)]
     said += [f"{name} protocol" for name in _unique(view.facts["protocol"]["name"] for view in views)]
     parts: list[Content] = [el("h1", title), el("p", " · ".join(said), class_="soft")]
-    if "synthe" in f"{corpus.get('license', '')} {corpus.get('title', '')}".lower():
-        parts.append(
-            el("p", "This corpus is synthetic. The figures show that the machinery works, nothing more.", class_="note")
-        )
+    parts += [el("p", note, class_="note") for note in _notes(views)]
     if any(view.part == "val" for view in views):
         parts.append(el("p", "These are validation figures: the test rows were left alone.", class_="note"))
     if len(views) == 1:
-        parts.append(_tiles(first))
+        parts.append(_tiles(views[0]))
     return el("header", parts)
+
+
+def _corpus(view: RunView) -> str:
+    return str(view.corpus.get("title") or view.corpus.get("name") or "unnamed corpus")
+
+
+def _notes(views: Sequence[RunView]) -> list[str]:
+    """Warn of synthetic corpora, and of runs whose figures answer different questions."""
+    synthetic = _unique(
+        _corpus(view)
+        for view in views
+        if "synthe" in f"{view.corpus.get('license', '')} {view.corpus.get('title', '')}".lower()
+    )
+    named = "This corpus" if len({_corpus(view) for view in views}) == 1 else ", ".join(synthetic)
+    notes = []
+    if synthetic:
+        are = "is" if len(synthetic) == 1 else "are"
+        notes.append(f"{named} {are} synthetic. The figures show that the machinery works, nothing more.")
+    if mixed(views):
+        notes.append("The runs are of different corpora or targets: their figures stand beside each other uncompared.")
+    return notes
+
+
+def mixed(views: Sequence[RunView]) -> bool:
+    """Whether runs differ in corpus, target or its classes."""
+    return len({(view.facts["corpus"], view.facts["target"], view.run.kind, view.run.classes) for view in views}) > 1
 
 
 def _tiles(view: RunView) -> Html:
@@ -104,9 +125,12 @@ def _results(views: Sequence[RunView]) -> Html:
     each = [view.figures() for view in views]
     metrics = _unique(name for figures in each for name in figures)
     rows: list[list[Content]] = []
+    apart = mixed(views)
+    rivals = [] if apart else each
     for view, figures in zip(views, each, strict=True):
-        label: list[Content] = [view.name, el("br"), el("small", _recipe_line(view))]
-        rows.append([label, *(_result_cell(name, figures.get(name), each) for name in metrics)])
+        about = f"; {view.facts['corpus']}, target {view.facts['target']}" if apart else ""
+        label: list[Content] = [view.name, el("br"), el("small", _recipe_line(view) + about)]
+        rows.append([label, *(_result_cell(name, figures.get(name), rivals) for name in metrics)])
     if len(views) == 1:
         priors = [show(name, each[0][name].prior) for name in metrics]
         rows.append([el("small", "training prior alone"), *priors])
@@ -143,7 +167,8 @@ def _intervals(views: Sequence[RunView]) -> Html:
             single = scale * view.grid(metric).ravel()
             ends = scale * figure.interval.mean, scale * figure.interval.low, scale * figure.interval.high
             rows.append(Estimate(view.name, single[np.isfinite(single)].tolist(), *ends))
-    prior = scale * views[0].figures()[metric].prior
+    # Another corpus or target has another prior: no line would be true of all runs.
+    prior = float("nan") if mixed(views) else scale * views[0].figures()[metric].prior
     said = "" if math.isnan(prior) else "; dashed: the training prior alone"
     chart = interval_chart(rows, None if math.isnan(prior) else prior, TITLES[metric])
     return el(

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from mer.cache import MerError
 
-from .metrics import NAMES, Interval, bootstrap, confusion, labelled
+from .metrics import NAMES, ClassRow, Interval, bootstrap, class_rows, confusion, label_counts, labelled, per_class
 from .runs import Predictions, Run
 
 MAP_POINTS = 1500
@@ -112,6 +112,13 @@ class RunView:
             known = labelled("class", found.labels)
             total += confusion(found.labels[known].astype(np.int64), found.outputs[known].argmax(1), len(total))
         return total
+
+    def by_class(self) -> list[ClassRow]:
+        """Precision, recall, F1 and support of every class over all models; of each label for sets of classes."""
+        if self.run.kind == "class":
+            return per_class(self.confusion(), self.run.classes)
+        each = [label_counts(found.labels, found.outputs) for found in self.predictions.values()]
+        return class_rows(np.sum(each, axis=0), self.run.classes)
 
     def map(self) -> tuple[npt.NDArray[np.float64], list[Judged], tuple[float, float]]:
         """Fused vectors of the first model on their two widest directions.

@@ -12,7 +12,7 @@ import numpy as np
 
 from mer.cache import FeatureSpec
 
-from .metrics import PLAIN_NUMBERS, TITLES, per_class
+from .metrics import PLAIN_NUMBERS, TITLES
 from .report_charts import Series, bar, confusion_table, legend, line_chart, scatter_chart
 from .report_data import Judged, RunView
 from .report_html import Content, Html, el, table
@@ -26,7 +26,7 @@ def run_section(view: RunView, alone: bool) -> Html:
     """Everything about one run; `alone` gives each part its heading, otherwise the run's name heads them all."""
     curves = [el("div", chart, class_="card") for what in ("val", "loss") if (chart := _curves(view, what))]
     blocks = [
-        ("Classes", _classes(view) if view.run.kind == "class" else None),
+        ("Classes", _classes(view) if view.run.kind != "real" else None),
         (
             "Training",
             el("div", curves, class_="grid") if curves else None,
@@ -42,19 +42,19 @@ def run_section(view: RunView, alone: bool) -> Html:
 
 
 def _classes(view: RunView) -> Html:
-    counts = view.confusion()
     seeds = max(1, len(view.seeds))
     rows: list[list[Content]] = []
-    for index, row in enumerate(per_class(counts, view.run.classes)):
+    for index, row in enumerate(view.by_class()):
         support = str(row.support // seeds)
         rows.append([row.name, bar(row.precision, index), bar(row.recall, index), bar(row.f1, index), support])
-    per = "" if seeds == 1 else f", mean of {seeds} seeds"
-    return el(
-        "div",
-        el("div", el("h3", "Per class"), table(["class", "precision", "recall", "F1", "rows"], rows), class_="card"),
-        el("div", el("h3", f"Confusion{per}"), confusion_table(counts / seeds, view.run.classes), class_="card"),
-        class_="grid",
-    )
+    what = "class" if view.run.kind == "class" else "label"
+    scores = table([what, "precision", "recall", "F1", "rows"], rows)
+    cards = [el("div", el("h3", f"Per {what}"), scores, class_="card")]
+    if what == "class":
+        per = "" if seeds == 1 else f", mean of {seeds} seeds"
+        shares = confusion_table(view.confusion() / seeds, view.run.classes)
+        cards.append(el("div", el("h3", f"Confusion{per}"), shares, class_="card"))
+    return el("div", cards, class_="grid")
 
 
 def _curves(view: RunView, what: str) -> Html | None:
@@ -84,7 +84,7 @@ def _height(entry: Mapping[str, float], what: str, metric: str) -> float:
     return float(sum(value for name, value in entry.items() if name != "epoch" and not name.startswith("val_")))
 
 
-def _predictions(view: RunView) -> Html:
+def _predictions(view: RunView) -> Html | None:
     parts: list[Content] = []
     points, judged, shares = view.map()
     if view.run.kind == "real":
@@ -113,7 +113,7 @@ def _predictions(view: RunView) -> Html:
     errors = view.worst(ERRORS_SHOWN)
     if errors:
         parts.append(el("div", _errors(view, errors), class_="card"))
-    return el("div", parts, class_="grid")
+    return el("div", parts, class_="grid") if parts else None
 
 
 def _errors(view: RunView, errors: Sequence[Judged]) -> Html:

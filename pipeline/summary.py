@@ -19,7 +19,9 @@ from .metrics import (
     TITLES,
     Interval,
     bootstrap,
+    class_rows,
     confusion,
+    label_counts,
     labelled,
     per_class,
     score,
@@ -56,7 +58,7 @@ def summarise(
     dict
         Per metric `mean`, `std`, `low`, `high` (95 %), `over` (`runs` or `utterances`: what the interval resamples),
         `pooled` and `pooled_std` (all folds' test rows together, over seeds) and `majority` (the training prior alone).
-        For classes also `confusion`, summed over members, under that name.
+        For classes also `confusion`, for sets of classes `label_counts`, summed over members, under those names.
     """
     folds = list(dict.fromkeys(m["fold"] for m in entries))
     seeds = list(dict.fromkeys(m["seed"] for m in entries))
@@ -80,6 +82,9 @@ def summarise(
     if kind == "class":
         counts = sum(_confusion(parts[m["name"]], classes) for m in entries)
         result["confusion"] = np.asarray(counts).tolist()
+    if kind == "multi":
+        each = [label_counts(parts[m["name"]].labels, parts[m["name"]].outputs) for m in entries]
+        result["label_counts"] = np.sum(each, axis=0).tolist()
     return result
 
 
@@ -140,6 +145,8 @@ def print_scores(run: Run, entries: Sequence[Mapping[str, Any]], metrics: Mappin
     console.print(scores_table(run.kind, metrics))
     if run.kind == "class":
         console.print(class_table(run.classes, metrics["confusion"], len({m["seed"] for m in entries})))
+    if "label_counts" in metrics:  # runs of older versions have none
+        console.print(label_table(run.classes, metrics["label_counts"], len({m["seed"] for m in entries})))
 
 
 def _headline(run: Run) -> str:
@@ -206,6 +213,15 @@ def class_table(classes: Sequence[str], confusions: Sequence[Sequence[int]], see
             entry.name, show("f1", entry.precision), show("f1", entry.recall), show("f1", entry.f1),
             str(entry.support // seeds), *(f"{100 * share:.0f}" if entry.support else "–" for share in shares),
         )  # fmt: skip
+    return made
+
+
+def label_table(classes: Sequence[str], counts: Sequence[Sequence[int]], seeds: int) -> Table:
+    """Table per class of a target of sets, over all runs."""
+    made = table("By label, all runs together", "label", ">precision", ">recall", ">F1", ">test utterances")
+    for entry in class_rows(np.array(counts, dtype=np.int64), classes):
+        scores = [show("f1", score) for score in (entry.precision, entry.recall, entry.f1)]
+        made.add_row(entry.name, *scores, str(entry.support // seeds))
     return made
 
 

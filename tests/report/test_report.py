@@ -2,18 +2,21 @@
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from mer.cache import MerError
-from mer.pipeline.report import write_report
+from mer.pipeline.report import build_page, write_report
 from mer.pipeline.report_charts import Series, _ticks, confusion_table, line_chart
 from mer.pipeline.report_data import read_run
 from mer.pipeline.report_html import el, render
 from mer.pipeline.runs import Run
+from mer.pipeline.summary import print_run
 
 
 class Page(HTMLParser):
@@ -105,6 +108,32 @@ def test_numbers_and_sets_of_classes_have_their_own_page(
     page = Page(write_report([make_run(target, target=target)], tmp_path / "report.html"))
     assert words in page.text
     assert "nan" not in page.text.lower().split()
+
+
+def test_sets_of_classes_have_scores_per_label(make_run: MakeRun, tmp_path: Path) -> None:
+    path = make_run("tags", target="tags")
+    rows = {row.name: row for row in read_run(path).by_class()}
+    counts = Run.open(path).facts["metrics"]["label_counts"]
+    assert [row.support for row in rows.values()] == [true for _, true, _ in counts] == [32, 16]
+    assert rows["loud"].recall == counts[0][0] / 32
+    text = Page(write_report([path], tmp_path / "report.html")).text
+    assert "Per label" in text
+    assert "Predictions" not in text
+    shown = Console(width=120)
+    with shown.capture() as captured:
+        print_run(Run.open(path), shown)
+    assert re.search(r"loud .* 16\b", captured.get().split("By label")[1])
+
+
+def test_runs_of_different_targets_and_corpora_are_told_apart(make_run: MakeRun, tmp_path: Path) -> None:
+    views = [read_run(make_run()), read_run(make_run("valence", target="valence"))]
+    other = {"name": "walked", "title": "Walked streets", "license": "CC0-1.0"}
+    page = build_page([views[0], replace(views[1], corpus=other)])
+    assert "Walked streets" in page.split("</header>")[0]
+    assert "different corpora or targets" in page
+    assert "Made &quot;up&quot; &lt;corpus&gt; is synthetic" in page
+    assert 'class="best"' not in page
+    assert "target valence</small>" in page
 
 
 def test_a_run_whose_test_rows_were_left_alone_says_so(make_run: MakeRun, tmp_path: Path) -> None:
