@@ -186,7 +186,7 @@ def _warn_if_near(path: Path, name: str) -> None:
 
 
 def _role(spec: LabelSpec) -> str:
-    return f"label, kind {spec.kind}" + (f": {', '.join(spec.classes)}" if spec.classes else "")
+    return f"label, kind {spec.kind}" + (f", {len(spec.classes)} classes" if spec.classes else "")
 
 
 def _kind(filled: Sequence[Row], column: str) -> str:

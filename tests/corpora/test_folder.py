@@ -125,7 +125,7 @@ def test_a_label_that_may_be_a_known_column_is_warned_about_once(
 
 def test_columns_are_told(tmp_path: Path) -> None:
     corpus = manifest(tmp_path, "id,path,emotion,level\na,a.mp4,joy,1\nb,b.mp4,sad,2\n")
-    roles = {"emotion": "label, kind class: joy, sad", "level": "label, kind real"}
+    roles = {"emotion": "label, kind class, 2 classes", "level": "label, kind real"}
     assert corpus.columns() == {"id": "known column", "path": "known column", **roles}
 
 
