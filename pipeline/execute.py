@@ -6,7 +6,7 @@ import functools
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -85,26 +85,44 @@ def set_threads(count: int) -> int:
 def _run_distributed(
     tasks: Sequence[Task], tools: Tools, execution: Execution, on_report: OnReport, on_clip: OnClip
 ) -> None:
-    from distributed import as_completed
+    from distributed import KilledWorker, as_completed
+
+    def deliver(report: TaskReport) -> None:
+        for number in range(report.clips):
+            on_clip(number < report.failed, report.media_seconds / report.clips)
+        on_report(report)
 
     if execution.workers:
         tools = replace(tools, torch_threads=max(1, (os.cpu_count() or 1) // execution.workers))
+    suspects: list[Task] = []
     with _client(execution) as client:
         _load_everywhere(client, tasks, tools)
-        futures = {client.submit(_run_in_worker, task, tools, pure=False, retries=1): task for task in tasks}
-        waiting = as_completed(list(futures))
-        for future in waiting:
+        futures = {client.submit(_run_in_worker, task, tools, pure=False): task for task in tasks}
+        for future in as_completed(list(futures)):
             task = futures.pop(future)
-            report, smaller = _outcome(future, task)
-            for part in smaller:
-                again = client.submit(_run_in_worker, part, tools, pure=False)
-                futures[again] = part
-                waiting.add(again)
-            if report is not None:
-                for number in range(report.clips):
-                    on_clip(number < report.failed, report.media_seconds / report.clips)
-                on_report(report)
+            try:
+                deliver(future.result())
+            except KilledWorker:
+                suspects.append(task)
             future.release()
+        for report in _one_by_one(client, suspects, tools):
+            deliver(report)
+
+
+def _one_by_one(client: Any, suspects: Sequence[Task], tools: Tools) -> Iterator[TaskReport]:
+    """Run the utterances of shards during which workers died, each with nothing else in flight that could be at fault:
+    one that still kills its worker is given up.
+    """
+    from distributed import KilledWorker
+
+    for task in suspects:
+        logger.warning("a worker died on a shard of %d utterances; they are tried one by one", len(task.jobs))
+        for job in task.jobs:
+            alone = Task((job,), task.sets)
+            try:
+                yield client.submit(_run_in_worker, alone, tools, pure=False).result()
+            except KilledWorker:
+                yield _give_up(alone)
 
 
 @contextmanager
@@ -139,10 +157,8 @@ def _load_everywhere(client: Any, tasks: Sequence[Task], tools: Tools) -> None:
     from distributed import KilledWorker
 
     sets = list({made.name: made for task in tasks for made in task.sets}.values())
-    loading = [  # a worker that died comes back under another address, hence other workers
-        client.submit(_load_in_worker, sets, tools, workers=[at], allow_other_workers=True, pure=False)
-        for at in client.nthreads()
-    ]
+    # As many as there are workers, but bound to none: one that died comes back under another address.
+    loading = [client.submit(_load_in_worker, sets, tools, pure=False) for _ in client.nthreads()]
     try:
         problems = client.gather(loading)
     except KilledWorker as error:
@@ -184,21 +200,6 @@ def _device_of_worker(device: str, worker: str) -> str:
 
     count = torch.cuda.device_count()
     return f"cuda:{int(worker) % count}" if worker.isdigit() and count > 1 else device
-
-
-def _outcome(future: Any, task: Task) -> tuple[TaskReport | None, Iterable[Task]]:
-    """Report of a finished task; a task that keeps killing its worker is split until the culprit stands alone."""
-    from distributed import KilledWorker
-
-    try:
-        return future.result(), ()
-    except KilledWorker:
-        if len(task.jobs) > 1:
-            logger.warning(
-                "a worker died on a shard of %d utterances; its utterances are tried one by one", len(task.jobs)
-            )
-            return None, [Task((job,), task.sets) for job in task.jobs]
-        return _give_up(task), ()
 
 
 def _give_up(task: Task) -> TaskReport:
