@@ -7,8 +7,11 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import replace
+from multiprocessing import get_context
 from typing import Any
 
 from mer.cache import Fate, MerError, ShardRow, write_shard
@@ -105,24 +108,34 @@ def _run_distributed(
             except KilledWorker:
                 suspects.append(task)
             future.release()
-        for report in _one_by_one(client, suspects, tools):
-            deliver(report)
+    # Without Dask, which at times never hands over what runs after a death; a cluster's device may be absent here.
+    for report in _one_by_one(suspects, tools if execution.workers else replace(tools, device="cpu")):
+        deliver(report)
 
 
-def _one_by_one(client: Any, suspects: Sequence[Task], tools: Tools) -> Iterator[TaskReport]:
-    """Run the utterances of shards during which workers died, each with nothing else in flight that could be at fault:
-    one that still kills its worker is given up.
+def _one_by_one(suspects: Sequence[Task], tools: Tools) -> Iterator[TaskReport]:
+    """Run the utterances of shards during which workers died in a process of this machine, one after the other: one
+    that ends its process is given up.
     """
-    from distributed import KilledWorker
+    own: ProcessPoolExecutor | None = None
+    try:
+        for task in suspects:
+            logger.warning("a worker died on a shard of %d utterances; they are tried one by one", len(task.jobs))
+            for job in task.jobs:
+                own = own or ProcessPoolExecutor(1, get_context("spawn"))
+                alone = Task((job,), task.sets)
+                try:
+                    yield own.submit(_run_alone, alone, tools).result()
+                except BrokenProcessPool:
+                    own = None
+                    yield _give_up(alone)
+    finally:
+        if own is not None:
+            own.shutdown()
 
-    for task in suspects:
-        logger.warning("a worker died on a shard of %d utterances; they are tried one by one", len(task.jobs))
-        for job in task.jobs:
-            alone = Task((job,), task.sets)
-            try:
-                yield client.submit(_run_in_worker, alone, tools, pure=False).result()
-            except KilledWorker:
-                yield _give_up(alone)
+
+def _run_alone(task: Task, tools: Tools) -> TaskReport:
+    return run_task(task, replace(tools, torch_threads=set_threads(tools.torch_threads)))
 
 
 @contextmanager
@@ -206,7 +219,7 @@ def _give_up(task: Task) -> TaskReport:
     """Record that an utterance kills the process that touches it."""
     from pathlib import Path
 
-    reason = f"the worker process died {DEATHS_ALLOWED + 1} times on it (out of memory?)"
+    reason = "the worker process died on it, also with nothing else in flight (out of memory?)"
     report = TaskReport(clips=1, failed=1, reasons=[reason])
     for made in task.sets:
         (job,) = task.jobs
