@@ -142,4 +142,5 @@ def test_one_bad_item_does_not_harm_its_batch() -> None:
     results = encode_all(FailsOnThirteen(), [1, 13, 3], 100)  # type: ignore[arg-type, list-item]
     assert results[0] == 10
     assert results[2] == 30
-    assert isinstance(results[1], ValueError)
+    assert isinstance(results[1], MerError)
+    assert str(results[1]) == "thirteen"
