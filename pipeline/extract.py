@@ -9,7 +9,7 @@ import os
 import platform
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -121,6 +121,7 @@ def prepare(options: ExtractOptions, execution: Execution, dry: bool = False) ->
     catalogue = options.catalogue
     previous = _previous(catalogue, info.name)
     listed = list(corpus.utterances())
+    _tell_who_leaves(catalogue, previous, {utterance.key for utterance in listed})
     utterances = _selected(listed, options)
     tools, sets = _encoders(options, info, device, execution, catalogue)
     with_media = options.transcribe is not None or any(made.modality != "text" for made in sets)
@@ -201,6 +202,21 @@ def _previous(catalogue: Path, corpus: str) -> Catalogue | None:
             f"{catalogue} holds corpus {found.corpus.get('name')!r}, not {corpus!r}; choose another file with --out"
         )
     return found
+
+
+def _tell_who_leaves(catalogue: Path, previous: Catalogue | None, listed: Set[str]) -> None:
+    """Warn of utterances that the corpus no longer lists; refuse another folder's corpus, which lists none of them."""
+    known = list(previous.utterances.keys) if previous is not None else []
+    gone = [key for key in known if key not in listed]
+    if gone and len(gone) == len(known):
+        raise MerError(
+            f"{catalogue} holds {len(known)} utterances ({known[0]}, ...), none of which this corpus lists; choose "
+            "another file with --out"
+        )
+    if gone:
+        logger.warning(
+            "%d utterances that the corpus no longer lists leave %s (first: %s)", len(gone), catalogue, gone[0]
+        )
 
 
 def _selected(utterances: list[Utterance], options: ExtractOptions) -> list[Utterance]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from mer.cache import SetIndex
     from mer.pipeline.extract import ExtractSummary, Prepared
     from mer.pipeline.options import ExtractOptions
 
@@ -215,12 +216,34 @@ def print_summary(summary: ExtractSummary) -> None:
         )
     else:
         results.print("nothing to do: every utterance already has its features")
+    for name, index in summary.made.items():
+        _tell_what_is_absent(name, index)
     if summary.failures is not None:
         results.print(f"without features, and why: {summary.failures}", soft_wrap=True)
     if summary.media_notes:
         count, first = len(summary.media_notes), summary.media_notes[0]
         results.print(f"notes on media: {count}, kept with the features (first: {first})", soft_wrap=True)
     results.print(f"features: [bold]{summary.catalogue}[/bold]", soft_wrap=True)
+
+
+def _tell_what_is_absent(name: str, index: SetIndex) -> None:
+    """Warn of files that were not found, and of a set that came out empty."""
+    from collections import Counter
+
+    from mer.cache import Fate
+    from mer.pipeline.console import status
+
+    reasons = Counter(
+        reason.partition(":")[0]
+        for fate, reason in zip(index.fates, index.reasons, strict=True)
+        if fate in (Fate.MISSING, Fate.FAILED)
+    )
+    absent, total = reasons["file not found"], len(index.fates)
+    if absent:
+        status.print(f"warning: {name}: {absent} of {total} files were not found; is --root right?", soft_wrap=True)
+    elif reasons and not (index.fates == Fate.OK).any():
+        reason, count = reasons.most_common(1)[0]
+        status.print(f"warning: {name}: no utterance has features ({count} x {reason})", soft_wrap=True)
 
 
 def _print_plan(prepared: Prepared, options: ExtractOptions) -> None:

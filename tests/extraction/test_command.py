@@ -66,6 +66,19 @@ def test_the_closing_table_counts_and_a_second_run_says_there_is_nothing_to_do(
     assert "nothing to do" in capsys.readouterr().out
 
 
+def test_files_that_are_not_there_and_sets_that_came_out_empty_are_told(
+    command: tuple[object, ...], clips: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (clips / "clip1.mp4").unlink()
+    sound = (*command, "--text-encoder", "none", "--face-encoder", "none")
+    assert run(*sound) == 0
+    assert "1 of 6 files were not found; is --root right?" in capsys.readouterr().err
+    write_manifest(clips, [{**row, "text": ""} for row in manifest_rows(6)])
+    words = (*command, "--text-encoder", "odd_encoders:Counting", "--audio-encoder", "none", "--face-encoder", "none")
+    assert run(*words) == 1
+    assert "no utterance has features (6 x the corpus has no transcript)" in capsys.readouterr().err
+
+
 def test_more_failures_than_allowed_exit_with_1_and_keep_what_was_done(
     command: tuple[object, ...], clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

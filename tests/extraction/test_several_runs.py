@@ -10,7 +10,7 @@ import pytest
 from folder_clips import HERE, Extract, write_manifest
 from synthetic import write_clip
 
-from mer.cache import Fate, FeatureStore, verify
+from mer.cache import Fate, FeatureStore, MerError, verify
 from mer.pipeline import extract as module
 from mer.pipeline import plan
 from mer.pipeline.extract import extract, prepare
@@ -94,6 +94,18 @@ def test_an_edited_transcript_waits_for_the_next_run_on_text(run: Make, sounds: 
     summary = run(**TEXT)
     assert summary.clips == 1
     assert FeatureStore.open(summary.catalogue).utterances.keys == ["u0", "u1", "u2"]
+
+
+def test_who_leaves_the_corpus_is_told_and_another_folder_is_refused(
+    run: Make, sounds: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run(**TEXT)
+    write_manifest(sounds, rows(3))
+    assert len(FeatureStore.open(run(**TEXT).catalogue).utterances) == 3
+    assert "1 utterances that the corpus no longer lists leave" in caplog.text
+    write_manifest(sounds, [{**row, "id": f"other{row['id']}"} for row in rows(3)])
+    with pytest.raises(MerError, match=r"holds 3 utterances \(u0, ...\), none of which this corpus lists"):
+        run(**TEXT)
 
 
 def test_a_split_or_limit_holds_for_a_catalogue_that_is_there(run: Make, sounds: Path) -> None:
