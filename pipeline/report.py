@@ -108,7 +108,7 @@ def _tiles(view: RunView) -> Html:
     metric = view.facts["metric"]
     figure = view.figures()[metric]
     low, high = figure.interval.low, figure.interval.high
-    drawn = "models" if figure.over == "runs" else "test dialogues"
+    drawn = "models" if figure.over == "runs" else "test part"
     tiles = [
         (_value(metric, figure), f"{TITLES[metric]}, {_models(view)}"),
         (

@@ -185,7 +185,7 @@ def _print_validation(run: Run, console: Console) -> None:
 
 def scores_table(kind: str, metrics: Mapping[str, Any]) -> Table:
     """Table of the test scores: mean, spread, interval, pooled, and what the prior alone would reach."""
-    over = "seeds x folds" if next(iter(metrics.values()))["over"] == "runs" else "test dialogues"
+    over = "seeds x folds" if next(iter(metrics.values()))["over"] == "runs" else "test part resampled"
     made = table(
         "Test scores", "metric", ">mean ± std", f">95 % interval ({over})", ">all folds pooled", ">prior alone"
     )
