@@ -206,6 +206,11 @@ class HeadTests:
             other.values[name][~here] = 50 * torch.randn_like(other.values[name][~here])
             other.valid[name][~here] = True
         assert torch.allclose(head(batch), head(other), atol=1e-5)
+        head.train()
+        torch.manual_seed(1)
+        loss = total_loss(head, batch)
+        torch.manual_seed(1)
+        assert torch.allclose(loss, total_loss(head, other), rtol=1e-4), "a loss term counts a missing modality"
 
     def test_present_modalities_do_matter(self) -> None:
         inputs = make_inputs()

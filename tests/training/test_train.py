@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from mer.cache import Fate, FeatureStore, MerError, SpecMismatchError, write_catalogue
@@ -24,8 +26,9 @@ from mer.pipeline.settings import TrainOptions, build_options
 from mer.pipeline.sweep import run_sweep
 from mer.pipeline.train import train
 from mer.stages.protocols import LabelSpec
+from mer.stages.utterance import Utterance
 
-from .toy import TARGETS, fit, toy_utterances
+from .toy import TARGETS, fit, toy_features, toy_spec, toy_utterances
 
 FAST = ["--seeds", "1", "--epochs", "2", "--batch-size", "16", "--head", "linear", "--device", "cpu"]
 
@@ -585,3 +588,35 @@ def test_wrong_sweeps_are_told(toy: Path, tmp_path: Path, content: str, told: st
     file.write_text(content)
     with pytest.raises(MerError, match=told):
         run_sweep(TrainOptions(toy, out=tmp_path / "run"), file)
+
+
+def shifted(toy_corpus: list[Utterance], split: str) -> tuple[list[Utterance], list[Any], list[Any]]:
+    """The toy corpus with other labels and far larger features in one split."""
+    text, audio = toy_features(toy_corpus, 6, 5, 1), toy_features(toy_corpus, 4, 9, 2)
+    changed = []
+    for row, one in enumerate(toy_corpus):
+        if one.split != split:
+            changed.append(one)
+            continue
+        changed.append(replace(one, labels={**one.labels, "emotion": "angry"}))
+        text[row], audio[row] = text[row] + 1e3, audio[row] + 1e3
+    return changed, text, audio
+
+
+@pytest.mark.parametrize("split", ["test", "val"])
+def test_nothing_learned_depends_on_test_rows_and_no_statistic_on_validation(
+    toy: Path, tmp_path: Path, write_cache: Callable[..., Path], quick: dict[str, Any], split: str
+) -> None:
+    utterances, text, audio = shifted(toy_utterances(), split)
+    features = [(toy_spec("text", 6), text), (toy_spec("audio", 4, "toy", "float16"), audio)]
+    other = write_cache(tmp_path / "other.h5", utterances, TARGETS, features, "toy")
+    asked = {**quick, "train.class_weights": "sqrt", "protocol": "official"}
+    learned = []
+    for cache in (toy, other):
+        run = train(build_options({**asked, "features": cache, "out": tmp_path / f"run-{cache.stem}"})).run
+        learned.append(load_file(run.model_path(run.members[0]["name"])))
+    before, after = learned
+    assert any(name.startswith("normalise/") for name in before)
+    for name in before:
+        if split == "test" or not name.startswith("model/"):  # validation picks the epoch, and with it the weights
+            torch.testing.assert_close(before[name], after[name], rtol=0, atol=0, msg=name)
