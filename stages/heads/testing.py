@@ -212,6 +212,18 @@ class HeadTests:
         torch.manual_seed(1)
         assert torch.allclose(loss, total_loss(head, other), rtol=1e-4), "a loss term counts a missing modality"
 
+    def test_a_modality_that_no_row_brings_teaches_its_parts_nothing(self) -> None:
+        if not self.padding_invariant:
+            pytest.skip("a head without masks counts absent modalities")
+        inputs = make_inputs(max(self.modality_counts))
+        *_, absent = inputs.modalities
+        head, batch = self.build(inputs).train(), make_batch(inputs, missing=False)
+        batch.present[absent] = torch.zeros_like(batch.present[absent])
+        total_loss(head, batch).backward()  # type: ignore[no-untyped-call]
+        for name, parameter in head.named_parameters():
+            if absent in name.split(".") and parameter.grad is not None:
+                assert parameter.grad.abs().max() <= 1e-7, f"{name} learns from rows without {absent}"
+
     def test_present_modalities_do_matter(self) -> None:
         inputs = make_inputs()
         head, batch = self.build(inputs).eval(), make_batch(inputs, missing=False)
