@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -195,6 +196,26 @@ def test_hashed_ids_leave_no_names(make_cache: Cache, tmp_path: Path) -> None:
     before = FeatureStore.open(source)
     np.testing.assert_array_equal(one.load(one.pick("audio")).values, before.load(before.pick("audio")).values)
     assert verify(tmp_path / "p.h5") == []
+
+
+@pytest.mark.parametrize("private", [{"salt": "long enough"}, {"strip_text": True}], ids=["salted", "stripped"])
+def test_what_could_tell_the_clips_or_their_words_stays_out(
+    make_cache: Cache, tmp_path: Path, private: dict[str, Any]
+) -> None:
+    """Digests of media and text, notes about a transcript, session names: none may lead back to what was left out."""
+    source = make_cache()
+    catalogue = read_catalogue(source)
+    count = len(catalogue.utterances)
+    table = replace(catalogue.utterances, session=[f"evening with alice {i % 2}" for i in range(count)])
+    write_catalogue(source, replace(catalogue, utterances=table))
+    pack(source, tmp_path / "p.h5", PackOptions("MIT", **private))
+    store = FeatureStore.open(tmp_path / "p.h5")
+    assert not any(index.sources.any() for index in store.sets.values())
+    assert (b"alice" in (tmp_path / "p.h5").read_bytes()) == ("salt" not in private)
+    text = store.pick("text")
+    with_features = [key for key, fate in zip(store.utterances.keys, store.sets[text].fates, strict=True) if fate == 1]
+    assert with_features
+    assert all(not store.notes(text, key) for key in with_features)
 
 
 def test_reasons_lose_the_folders_of_the_machine(make_cache: Cache, tmp_path: Path) -> None:
