@@ -37,6 +37,7 @@ from mer.cache import (
     write_catalogue,
     write_shard,
 )
+from mer.pipeline.bench_cache import medians, read_bytes
 
 DIM = 768
 MEAN_STEPS = 118
@@ -81,16 +82,6 @@ def _values(rng: np.random.Generator, steps: int) -> np.ndarray:
     return rng.standard_normal((steps, DIM), np.float32)
 
 
-def read_plainly(path: Path) -> int:
-    """Read a file into memory the shortest way."""
-    buffer = np.empty(path.stat().st_size, np.uint8)
-    with path.open("rb", buffering=0) as file:
-        done = 0
-        while done < len(buffer):
-            done += file.readinto(buffer[done:].data)
-    return done
-
-
 def write_padded(store: FeatureStore, path: Path) -> None:
     """Write what MMSA-style scripts keep: a pickle of one padded float32 array and the lengths."""
     block = store.load(store.pick("audio"))
@@ -113,19 +104,6 @@ def write_folder(store: FeatureStore, folder: Path) -> None:
         np.save(folder / f"{row}.npy", block.values[block.offsets[row] : block.offsets[row + 1]])
 
 
-def timed(sides: dict[str, Callable[[], object]], rounds: int = ROUNDS) -> dict[str, float]:
-    """Median seconds of each side, the sides taking turns."""
-    for side in sides.values():
-        side()
-    seconds: dict[str, list[float]] = {name: [] for name in sides}
-    for _ in range(rounds):
-        for name, side in sides.items():
-            begin = time.perf_counter()
-            side()
-            seconds[name].append(time.perf_counter() - begin)
-    return {name: statistics.median(taken) for name, taken in seconds.items()}
-
-
 def unpickle(path: Path) -> object:
     """Load a pickle of our own making."""
     with path.open("rb") as file:
@@ -141,15 +119,15 @@ def random_microseconds(store: FeatureStore, folder: Path, count: int = 2000) ->
         "random utterance, checksum compared": lambda row: store.read(name, store.utterances.keys[row]),
         "random .npy file": lambda row: np.load(folder / f"{row}.npy"),
     }
-    medians = {}
+    found = {}
     for label, side in sides.items():
         taken = []
         for row in [*drawn, *drawn]:
             begin = time.perf_counter()
             side(row)
             taken.append(time.perf_counter() - begin)
-        medians[label] = statistics.median(taken[count:]) * 1e6
-    return medians
+        found[label] = statistics.median(taken[count:]) * 1e6
+    return found
 
 
 def main() -> None:
@@ -199,23 +177,24 @@ def report(cache: Path, folder: Path, written: float, packed: float) -> None:
     size, pickled = (folder / "pack.h5").stat().st_size, (folder / "padded.pkl").stat().st_size
     print(f"pack            {size / values:8.4f} x the bytes of the values")
     print(f"padded pickle   {pickled / values:8.4f} x")
-    seconds = timed(
+    seconds = medians(
+        ROUNDS,
         {
-            "readinto of the pack": lambda: read_plainly(folder / "pack.h5"),
+            "readinto of the pack": lambda: read_bytes(folder / "pack.h5"),
             "store, packed": lambda: one.load(name),
             "store, sharded": lambda: sharded.load(name),
             "store, packed, checksums compared": lambda: one.load(name, verify=True),
             "folder of .npy": lambda: [np.load(folder / "npy" / f"{row}.npy") for row in range(len(one.utterances))],
-        }
-    ) | timed({"padded pickle": lambda: unpickle(folder / "padded.pkl")}, 1)
+        },
+    ) | medians(1, {"padded pickle": lambda: unpickle(folder / "padded.pkl")})
     print(f"\n{'bulk read':36}{'seconds':>9}{'GB/s':>8}{'x readinto':>12}")
     for label, taken in seconds.items():
         print(f"{label:36}{taken:9.3f}{values / taken / 1e9:8.2f}{seconds['readinto of the pack'] / taken:12.2f}")
     print()
     for label, micros in random_microseconds(one, folder / "npy").items():
         print(f"{label:36}{micros:9.1f} microseconds")
-    opened = timed(
-        {"open": lambda: FeatureStore.open(folder / "pack.h5"), "verify": lambda: verify(folder / "pack.h5")}, 3
+    opened = medians(
+        3, {"open": lambda: FeatureStore.open(folder / "pack.h5"), "verify": lambda: verify(folder / "pack.h5")}
     )
     print(f"\nopen the pack {opened['open'] * 1e3:.0f} ms, verify it {opened['verify']:.2f} s")
 

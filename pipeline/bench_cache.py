@@ -25,25 +25,31 @@ DRAWN = 500
 
 
 @dataclass(frozen=True)
-class StoreRates:
-    """Medians over the turns."""
+class Sides:
+    """Seconds of three ways to do one thing."""
 
-    utterances: int
-    value_bytes: int
     seconds: dict[str, float]
-    """Seconds to read everything: a `mer`, b one .npy file per utterance, c the bytes alone, with `readinto`."""
-    microseconds: dict[str, float]
-    """Microseconds to read one utterance drawn at random: a `mer`, b its .npy file."""
+    """Of a `mer`, b the usual way, c the limit."""
 
     @property
     def over_loop(self) -> float:
-        """How many times faster `mer` reads everything than a folder of .npy files."""
+        """How many times faster `mer` is than the usual way."""
         return self.seconds["b"] / self.seconds["a"]
 
     @property
     def of_limit(self) -> float:
-        """Share of the rate of the bare bytes."""
+        """Share of the limit's rate that `mer` reaches."""
         return self.seconds["c"] / self.seconds["a"]
+
+
+@dataclass(frozen=True)
+class StoreRates(Sides):
+    """Reading everything, b one .npy file per utterance, c the bytes alone with `readinto`; medians over the turns."""
+
+    utterances: int
+    value_bytes: int
+    microseconds: dict[str, float]
+    """Microseconds to read one utterance drawn at random: a `mer`, b its .npy file."""
 
 
 def random_cache(path: Path, utterances: int, dim: int) -> Path:
@@ -83,25 +89,23 @@ def bench_store(path: Path, scratch: Path, repeat: int) -> StoreRates:
     whole.write_bytes(np.ascontiguousarray(block.values).tobytes())
     keys = store.utterances.keys
     rows = [row for row in np.random.default_rng(1).integers(len(pieces), size=DRAWN) if len(pieces[row])]
-    return StoreRates(
-        len(pieces),
-        store.sets[name].value_bytes(),
-        _medians(
-            repeat,
-            {
-                "a": lambda: store.load(name),
-                "b": lambda: np.concatenate([np.load(file) for file in files]),
-                "c": lambda: _read_bytes(whole),
-            },
-        ),
+    seconds = medians(
+        repeat,
         {
-            "a": _microseconds(lambda row: store.read(name, keys[row]), rows),
-            "b": _microseconds(lambda row: np.load(files[row]), rows),
+            "a": lambda: store.load(name),
+            "b": lambda: np.concatenate([np.load(file) for file in files]),
+            "c": lambda: read_bytes(whole),
         },
     )
+    microseconds = {
+        "a": _microseconds(lambda row: store.read(name, keys[row]), rows),
+        "b": _microseconds(lambda row: np.load(files[row]), rows),
+    }
+    return StoreRates(seconds, len(pieces), store.sets[name].value_bytes(), microseconds)
 
 
-def _read_bytes(path: Path) -> None:
+def read_bytes(path: Path) -> None:
+    """Read a file into memory the shortest way."""
     buffer = np.empty(path.stat().st_size, np.uint8)
     with path.open("rb", buffering=0) as file:
         done = 0
@@ -109,9 +113,10 @@ def _read_bytes(path: Path) -> None:
             done += file.readinto(buffer[done:].data)
 
 
-def _medians(repeat: int, sides: dict[str, Callable[[], object]]) -> dict[str, float]:
+def medians(repeat: int, sides: dict[str, Callable[[], object]]) -> dict[str, float]:
+    """Median seconds of each side; the sides take turns, and the first turn only warms up."""
     taken: dict[str, list[float]] = {side: [] for side in sides}
-    for _ in range(repeat + 1):  # the first turn only warms up
+    for _ in range(repeat + 1):
         for side, work in sides.items():
             started = time.perf_counter()
             work()

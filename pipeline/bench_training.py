@@ -23,6 +23,7 @@ from mer.stages.heads.base import Batch
 from mer.stages.heads.layers import masked_mean
 
 from .arena import Arena
+from .bench_cache import Sides
 from .engine import Finished, Trainer
 from .live import Silent
 from .model import parts_of
@@ -31,24 +32,12 @@ from .settings import TrainOptions
 
 
 @dataclass(frozen=True)
-class EpochRates:
-    """Seconds of one epoch of one head, the least over the turns."""
+class EpochRates(Sides):
+    """One epoch of one head, the least over the turns."""
 
     head: str
     utterances: int
     """Training utterances of the fold."""
-    seconds: dict[str, float]
-    """Seconds of a, b and c."""
-
-    @property
-    def over_loop(self) -> float:
-        """How many times faster `mer` is than the usual loop."""
-        return self.seconds["b"] / self.seconds["a"]
-
-    @property
-    def of_limit(self) -> float:
-        """Share of the bare arithmetic's rate that is left."""
-        return self.seconds["c"] / self.seconds["a"]
 
 
 def bench_epoch(options: TrainOptions, scratch: Path, repeat: int, workers: int = 0) -> EpochRates:
@@ -78,7 +67,7 @@ def bench_epoch(options: TrainOptions, scratch: Path, repeat: int, workers: int 
         arena.device,
         {"a": lambda: epoch(trainer), "b": lambda: _usual_loop(trainer, loader), "c": lambda: _bare(trainer, kept)},
     )
-    return EpochRates(options.head, len(prepared.members[0].train), seconds)
+    return EpochRates(seconds, options.head, len(prepared.members[0].train))
 
 
 def trainer_of(prepared: Prepared, arena: Arena, count: int) -> Trainer:

@@ -220,7 +220,7 @@ def _give_up(task: Task) -> TaskReport:
     from pathlib import Path
 
     reason = "the worker process died on it, also with nothing else in flight (out of memory?)"
-    report = TaskReport(clips=1, failed=1, reasons=[reason])
+    report = TaskReport(clips=1, failed=1)
     for made in task.sets:
         (job,) = task.jobs
         row = ShardRow(job.key, job.source(made.modality), Fate.FAILED, reason)

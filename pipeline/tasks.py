@@ -59,7 +59,6 @@ class TaskReport:
     media_seconds: float = 0.0
     shards: list[tuple[str, ShardInfo]] = field(default_factory=list)
     """Feature-set name and shard."""
-    reasons: list[str] = field(default_factory=list)
     media_notes: list[str] = field(default_factory=list)
     """What was odd about a file that could be read, with the utterance's id."""
     seconds: dict[str, float] = field(default_factory=dict)
@@ -155,7 +154,6 @@ def _write(task: Task, rows: dict[str, list[ShardRow | None]], report: TaskRepor
         for row in finished:
             if row.fate == Fate.FAILED:
                 failed.add(row.key)
-                report.reasons.append(row.reason)
     report.failed = len(failed)
     report.spend("write", time.perf_counter() - started)
 
