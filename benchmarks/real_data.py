@@ -3,6 +3,7 @@
     python benchmarks/real_data.py mosi --out results/mosi
     python benchmarks/real_data.py ravdess --out results/ravdess --audio compare --heads linear mlp drkf
 
+    python benchmarks/real_data.py mosi --out results/mosi --target intensity   # the sentiment's value, -3 to 3
     python benchmarks/real_data.py meld --out results/minilm --text-encoder all-MiniLM-L6-v2   # a folder or a hub id
 
 Each data set is turned into a cache once and every head is trained with the set's own protocol; the validation part
@@ -27,6 +28,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from caches import write_cache
 
 from mer.cache import FeatureSequence, FeatureSpec
+from mer.cache.exchange import merbench
 from mer.pipeline.console import results, table
 from mer.pipeline.extract import extract
 from mer.pipeline.metrics import show
@@ -40,7 +42,10 @@ from mer.stages.protocols import LabelSpec
 from mer.stages.utterance import Utterance
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
-SHOWN = {"mosi": ("war", "wf1"), "ravdess": ("uar", "war", "macro_f1"), "meld": ("wf1", "war", "uar")}
+SHOWN = {
+    "mosi": ("war", "wf1"), "mosi intensity": ("acc2", "mae", "pearson", "acc7"),
+    "ravdess": ("uar", "war", "macro_f1"), "meld": ("wf1", "war", "uar"),
+}  # fmt: skip
 
 
 def encoded(utterances: Sequence[Utterance], name: str) -> tuple[FeatureSpec, list[Any]]:
@@ -60,8 +65,10 @@ def mosi(path: Path, data: Path, text_encoder: str) -> Path:
     """CMU-MOSI as published with the contextual LSTM: one vector per utterance and modality, 62 + 31 videos.
 
     With a text encoder, its features of the transcripts beside the published vectors of sound alone: those of text and
-    face were fitted on the training videos, these were not.
+    face were fitted on the training videos, these were not. The value of the sentiment, -3 to 3, is MERBench's.
     """
+    values = merbench.read(data / "annotations" / "merbench" / "cmumosi" / "label.npz").utterances
+    intensity = dict(zip(values.keys, values.labels["sentiment"].values.tolist(), strict=True))
     with np.load(data / "features" / "mosi_poria2017_trimodal.npz", allow_pickle=False) as file:
         arrays = {name: file[name] for name in file.files}
     split = np.empty(len(arrays["id"]), dtype=object)
@@ -74,7 +81,10 @@ def mosi(path: Path, data: Path, text_encoder: str) -> Path:
             speaker=str(arrays["video"][row]),
             turn=int(str(arrays["id"][row]).rpartition("_")[2]),
             split=str(split[row]),
-            labels={"sentiment": ("negative", "positive")[int(arrays["label"][row])]},
+            labels={
+                "sentiment": ("negative", "positive")[int(arrays["label"][row])],
+                "intensity": intensity[str(arrays["id"][row])],
+            },
         )
         for row in range(len(arrays["id"]))
     ]
@@ -87,7 +97,8 @@ def mosi(path: Path, data: Path, text_encoder: str) -> Path:
         whole[arrays["train_index"]], whole[arrays["test_index"]] = arrays[f"{source}_train"], arrays[f"{source}_test"]
         spec = FeatureSpec(modality, "poria2017", {"source": "published"}, whole.shape[1], dtype="float32")
         features.append((spec, list(whole[:, None])))
-    return write_cache(path, utterances, {"sentiment": LabelSpec("class", ("negative", "positive"))}, features, "mosi")
+    labels = {"sentiment": LabelSpec("class", ("negative", "positive")), "intensity": LabelSpec("real")}
+    return write_cache(path, utterances, labels, features, "mosi")
 
 
 def ravdess(path: Path, data: Path, text_encoder: str) -> Path:
@@ -161,6 +172,7 @@ def main() -> None:
     parser.add_argument("--contexts", nargs="+", default=["none"])
     parser.add_argument("--modalities", nargs="+", default=[""], help="e.g. text text,audio; empty takes all")
     parser.add_argument("--text-encoder", default="", help="for mosi and meld: folder or hub id")
+    parser.add_argument("--target", default="", help="of mosi: sentiment (two classes, the default) or intensity")
     parser.add_argument("--audio", default="", help="audio encoder to use, where the cache has several")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--set", dest="settings", nargs="*", default=[], help="settings for every run")
@@ -171,8 +183,8 @@ def main() -> None:
     if not cache.is_file():
         cache.parent.mkdir(parents=True, exist_ok=True)
         MAKERS[arguments.data_set](cache, arguments.data, arguments.text_encoder)
-    metrics = SHOWN[arguments.data_set]
-    ranked = [">auc"] if arguments.data_set == "mosi" else []
+    metrics = SHOWN[f"{arguments.data_set} {arguments.target}".removesuffix(" sentiment").strip()]
+    ranked = [">auc"] if metrics == SHOWN["mosi"] else []
     made = table(arguments.data_set, "run", "modalities", *(f">{name}" for name in metrics), *ranked, ">parameters")
     for label, given, config in jobs(arguments):
         run = one(cache, label, arguments.settings, given, config)
@@ -203,12 +215,14 @@ def _with_spread(metric: str, scores: dict[str, Any]) -> str:
 def jobs(arguments: argparse.Namespace) -> Iterator[tuple[str, dict[str, Any], Path | None]]:
     """Name, options and settings file of every run asked for."""
     fixed: dict[str, Any] = {"seeds": arguments.seeds, "out": arguments.out}
+    if arguments.data_set == "mosi":
+        fixed["target"] = arguments.target or "sentiment"
     if arguments.audio:
         fixed["sets"] = {"audio": arguments.audio}
     for context, modalities in itertools.product(arguments.contexts, arguments.modalities):
         given = fixed | ({"context": context} if context != "none" else {})
         given |= {"modalities": modalities.split(",")} if modalities else {}
-        tail = (context, modalities.replace(",", "+"), arguments.audio, arguments.tag)
+        tail = (context, modalities.replace(",", "+"), arguments.audio, arguments.target, arguments.tag)
         for head in [] if arguments.configs else arguments.heads:
             yield "-".join(part for part in (head, *tail) if part), {**given, "head": head}, None
         for config in arguments.configs:
