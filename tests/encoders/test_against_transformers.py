@@ -1,4 +1,4 @@
-"""One clip alone must give what the library's own model and processor give."""
+"""One clip alone must give what the library's own model and processor give, a long one window by window."""
 
 from __future__ import annotations
 
@@ -158,5 +158,94 @@ def test_video_frames_get_the_mean_of_their_tubelets(tiny: Any) -> None:
     tubelets = hidden.reshape(4, 4, 32).mean(1).numpy()  # 8 frames in tubelets of 2, 32 pixels in patches of 16
     found = loaded.encode([eight])[0]
     np.testing.assert_allclose(found.values, tubelets.repeat(2, axis=0), atol=1e-5)
-    three = FaceCrops(clip.crops[:3], clip.times[:3], clip.valid[:3])
-    assert loaded.encode([three])[0].note["frames_stretched_from"] == 3
+
+
+def test_three_frames_are_stretched_to_a_window_and_averaged_back(tiny: Any) -> None:
+    encoder = tiny("face", "videomae")
+    loaded: Any = encoder.load("cpu")
+    clip = make_faces()[4]
+    assert isinstance(clip, FaceCrops)
+    shown = clip.crops[[0, 0, 0, 1, 1, 1, 2, 2]]
+    with torch.no_grad():
+        hidden = stock(encoder)(loaded.recipe.apply(torch.from_numpy(shown))[None]).last_hidden_state[0]
+    a, b, c, d = hidden.reshape(4, 4, 32).mean(1).numpy()  # what positions 0-1, 2-3, 4-5 and 6-7 get
+    found = loaded.encode([FaceCrops(clip.crops[:3], clip.times[:3], clip.valid[:3])])[0]
+    np.testing.assert_allclose(found.values, [(a + a + b) / 3, (b + c + c) / 3, d], atol=1e-5)
+    assert found.note["frames_stretched_from"] == 3
+
+
+def test_a_long_transcript_equals_the_library_window_by_window(tiny: Any) -> None:
+    encoder = tiny("text", "bert")
+    loaded: Any = encoder.load("cpu")
+    text = " ".join("abcdefghijklmnopqrstuvwxyz0123456789"[place * place % 36] for place in range(170))
+    ids = loaded.pieces(text)
+    assert len(ids) == 170
+    model = stock(encoder)
+    expected = []
+    # Windows of 62 pieces beside two special tokens, a quarter (15) shared at least: four, evenly spread, the seams
+    # in the middle of [36, 62), [72, 98) and [108, 134).
+    for start, kept in ((0, range(49)), (36, range(49, 85)), (72, range(85, 121)), (108, range(121, 170))):
+        line = [*loaded.prefix, *ids[start : start + 62], *loaded.suffix]
+        with torch.no_grad():
+            states = model(torch.tensor([line])).last_hidden_state[0].numpy()
+        expected.extend(states[1 + place - start] for place in kept)
+    found = loaded.encode(["a b c", text])[1]
+    np.testing.assert_allclose(found.values, expected, atol=2e-5)
+    np.testing.assert_allclose(found.times, (np.arange(170) + 0.5) / 170, rtol=1e-6)
+    assert found.note == {"text_windows": 4}
+
+
+def test_a_long_clip_equals_the_library_chunk_by_chunk(tiny: Any) -> None:
+    encoder = tiny("audio", "wav2vec2-group", max_seconds=1.0, overlap_seconds=0.2)
+    wave = np.asarray(make_waveforms()[5])[:44_800]
+    normal = (wave - wave.mean()) / np.sqrt(wave.var() + 1e-7)
+    model = stock(encoder)
+    expected = []
+    # 2.8 s are 139 frames; a chunk has 49 of them (48 strides of 320 samples and a field of 400), 10 shared at least.
+    for start, kept in ((0, range(39)), (30, range(39, 69)), (60, range(69, 99)), (90, range(99, 139))):
+        piece = torch.from_numpy(normal[start * 320 : start * 320 + 48 * 320 + 400])
+        with torch.no_grad():
+            states = model(piece[None]).last_hidden_state[0].numpy()
+        assert len(states) == 49
+        expected.extend(states[place - start] for place in kept)
+    found = encoder.load("cpu").encode([wave])[0]
+    np.testing.assert_allclose(found.values, expected, atol=1e-4)
+    np.testing.assert_allclose(found.times, 0.0125 + 0.02 * np.arange(139), atol=1e-6)
+    assert found.note == {"audio_chunks": 4}
+
+
+def test_whisper_chunks_lie_where_they_were_cut_and_the_last_one_ends_with_the_clip(tiny: Any) -> None:
+    loaded: Any = tiny("audio", "whisper", max_seconds=1.0, overlap_seconds=0.2).load("cpu")
+    wave = np.asarray(make_waveforms()[5])[:39_900]  # 125 frames of 320 samples, the last one not filled
+    expected = []
+    for start, kept in ((0, range(43)), (37, range(43, 81)), (75, range(81, 125))):
+        states = loaded.encode([wave[start * 320 : start * 320 + 16_000]])[0].values
+        assert len(states) == 50
+        expected.extend(states[place - start] for place in kept)
+    found = loaded.encode([wave])[0]
+    np.testing.assert_allclose(found.values, expected, atol=1e-4)
+    # A frame is centred on the sample it starts from: 0, 20 ms, ..., 2.48 s of 2.494 s.
+    np.testing.assert_allclose(found.times, 0.02 * np.arange(125), atol=1e-6)
+    assert found.note == {"audio_chunks": 3}
+
+
+def test_a_long_video_equals_the_library_window_by_window(tiny: Any) -> None:
+    encoder = tiny("face", "videomae")
+    loaded: Any = encoder.load("cpu")
+    clip = make_faces()[3]  # 19 faces in 24 frames
+    assert isinstance(clip, FaceCrops)
+    pictures = loaded.recipe.apply(torch.from_numpy(clip.crops))
+    model = stock(encoder)
+    expected = []
+    # Windows of 8 faces that share 4 at least; the tubelets are counted from the start of each window.
+    for start, kept in ((0, range(5)), (3, range(5, 9)), (7, range(9, 13)), (11, range(13, 19))):
+        with torch.no_grad():
+            hidden = model(pictures[None, start : start + 8]).last_hidden_state[0]
+        tubelets = hidden.reshape(4, 4, 32).mean(1).numpy()
+        expected.extend(tubelets[(place - start) // 2] for place in kept)
+    found = loaded.encode([clip])[0]
+    np.testing.assert_allclose(found.values[clip.valid], expected, atol=1e-5)
+    assert not found.values[~clip.valid].any()
+    np.testing.assert_array_equal(found.times, clip.times)
+    np.testing.assert_array_equal(found.valid, clip.valid)
+    assert found.note == {"made": "up", "video_windows": 4}

@@ -95,18 +95,6 @@ def test_a_clip_in_chunks_resembles_the_clip_in_one_piece(tiny: Any) -> None:
     assert cosines.min() > 0.9
 
 
-def test_a_long_transcript_keeps_every_piece(tiny: Any) -> None:
-    loaded: Any = tiny("text", "bert").load("cpu")
-    text = " ".join(MAKERS["text"]()[1] for _ in range(40))  # type: ignore[misc]
-    found = loaded.encode([text])[0]
-    assert len(found) == len(loaded.pieces(text))
-    assert found.note["text_windows"] > 5
-    # Inside the first window, far from its seam, nothing is known of the rest.
-    room = loaded.room
-    first = loaded.encode([loaded.tokenizer.decode(loaded.pieces(text)[:room])])[0]
-    np.testing.assert_allclose(found.values[: room // 2], first.values[: room // 2], atol=1e-4)
-
-
 class Activations:
     """Memory that is taken for as long as anything refers to it."""
 
