@@ -80,16 +80,18 @@ class ClassDiscriminators(nn.Module):
         super().__init__()
         hidden = max(8, dim // 2)
         self.into = nn.Parameter(torch.randn(classes, dim, hidden) * dim**-0.5)
-        self.scale = nn.Parameter(torch.ones(classes, 1, hidden))
-        self.shift = nn.Parameter(torch.zeros(classes, 1, hidden))
         self.out = nn.Parameter(torch.randn(classes, hidden, modalities) * hidden**-0.5)
-        self.bias = nn.Parameter(torch.zeros(classes, 1, modalities))
+        # The classes' vectors end to end: weight decay spares what has one axis.
+        self.scale = nn.Parameter(torch.ones(classes * hidden))
+        self.shift = nn.Parameter(torch.zeros(classes * hidden))
+        self.bias = nn.Parameter(torch.zeros(classes * modalities))
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, d) to logits (K, N, M)."""
+        scale, shift, bias = (v.view(len(self.into), 1, -1) for v in (self.scale, self.shift, self.bias))
         hidden = x.unsqueeze(0) @ self.into
-        hidden = F.layer_norm(hidden, hidden.shape[-1:]) * self.scale + self.shift
-        return hidden.relu() @ self.out + self.bias
+        hidden = F.layer_norm(hidden, hidden.shape[-1:]) * scale + shift
+        return hidden.relu() @ self.out + bias
 
 
 def class_adversary(

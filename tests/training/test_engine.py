@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -14,9 +15,10 @@ import torch
 
 from mer.cache import DamagedError, MerError
 from mer.pipeline.engine import Trainer, rate_at
-from mer.pipeline.model import Model, class_weights
+from mer.pipeline.model import Blueprint, Model, class_weights
 from mer.pipeline.runs import Run
 from mer.pipeline.settings import Recipe, build_options
+from mer.pipeline.team import Optimiser, make_team
 from mer.pipeline.train import train
 from mer.stages.heads.base import HeadInputs, ModalityShape
 from mer.stages.heads.probe import LinearHead
@@ -199,6 +201,42 @@ def test_learning_rate_rises_and_falls() -> None:
     assert rate_at(0.0, 0.0) == 1.0
 
 
+def test_every_step_has_its_own_share_of_the_rate(
+    toy: Path, tmp_path: Path, quick: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ten steps: up to a quarter of them, then half a cosine whose last step is not yet zero."""
+    honest, rates = Optimiser.step, []
+
+    def step(self: Optimiser, rate: float) -> None:
+        rates.append(rate)
+        honest(self, rate)
+
+    monkeypatch.setattr(Optimiser, "step", step)
+    fit(toy, tmp_path / "run", quick, train__epochs=2, train__warmup=0.25)
+    falling = [(1 + math.cos(math.pi * angle / 15)) / 2 for angle in (1, 3, 5, 7, 9, 11, 13)]
+    assert rates == pytest.approx([0.001 / 0.251, 0.101 / 0.251, 0.201 / 0.251, *falling])
+
+
+@pytest.mark.parametrize("runs", [1, 2])
+@pytest.mark.parametrize(("head", "settings"), [("drkf", {}), ("fdrl", {"align": "adversary"})])
+def test_weight_decay_spares_norms_biases_and_temperatures(head: str, settings: dict[str, Any], runs: int) -> None:
+    inputs = HeadInputs({"text": ModalityShape(3, 2), "audio": ModalityShape(2)}, "class", ("a", "b"))
+    plan = Blueprint(head, {"dim": 8, **settings}, "transformer", {"hidden": 4}, inputs, Recipe())
+    models = [plan.build(seed) for seed in range(runs)]
+    matrices = {f"{name}.weight" for name, part in models[0].named_modules() if isinstance(part, torch.nn.Linear)}
+    tables = {name for name, _ in models[0].named_parameters() if name.endswith((".kind", ".missing", ".into", ".out"))}
+    team = make_team(models, torch.device("cpu"))
+    before = {name: tensor.clone() for name, tensor in team.parameters.items()}
+    for parameter in team.parameters.values():
+        parameter.data += 1.0
+        parameter.grad = torch.zeros_like(parameter)
+    Optimiser(team, lr=0.2, weight_decay=0.5).step(0.5)
+    for name, tensor in before.items():
+        share = 0.95 if name in matrices | tables else 1.0
+        torch.testing.assert_close(team.parameters[name].detach(), share * (tensor + 1.0), msg=name)
+    assert any(name.endswith((".theta", ".scale")) for name in before)
+
+
 def model(kind: str, recipe: Recipe, weight: torch.Tensor | None = None) -> Model:
     inputs = HeadInputs({"text": ModalityShape(2)}, kind, () if kind == "real" else ("a", "b", "c"))
     return Model(LinearHead(inputs, LinearHead.Config()), None, recipe, weight)
@@ -229,6 +267,9 @@ def test_class_weights_average_to_one() -> None:
     assert weight is not None
     np.testing.assert_allclose(weight.numpy(), [10 / 18, 10 / 9, 10 / 3, 1], rtol=1e-6)
     assert class_weights(labels, 4, "none") is None
+    weight = class_weights(np.array([0] * 4 + [1] * 9 + [3]), 4, "sqrt")
+    assert weight is not None  # one over 2, 3 and 1, times 14 rows over 4 / 2 + 9 / 3 + 1 / 1
+    np.testing.assert_allclose(weight.numpy(), [7 / 6, 7 / 9, 1, 7 / 3], rtol=1e-6)
 
 
 def test_finished_runs_leave_a_stack(toy: Path, tmp_path: Path, quick: dict[str, Any]) -> None:
@@ -240,6 +281,34 @@ def test_finished_runs_leave_a_stack(toy: Path, tmp_path: Path, quick: dict[str,
     assert lengths[0] == lengths[1]
     assert len(set(lengths[0])) > 1
     assert_equal(weights(runs[0]), weights(runs[1]), tolerance=1e-3)
+
+
+@pytest.mark.parametrize("method", ["train_step", "save"])
+def test_a_thinned_stack_goes_on(
+    toy: Path, tmp_path: Path, quick: dict[str, Any], method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped in its first step after runs have left, or before a checkpoint says that they have."""
+    settings = {**quick, "head": "mlp", "head.dim": 8, "seeds": 2, "protocol": "session-folds", "folds": 2}
+    settings |= {"train.epochs": 12, "train.patience": 1, "train.lr": 0.1, "target": "valence", "parallel": "stacked"}
+    settings["checkpoint_seconds"] = 0.0
+    honest = getattr(Trainer, method)
+
+    def stop(self: Trainer, *arguments: Any) -> None:
+        if len(self.members) < 4:
+            raise KeyboardInterrupt
+        honest(self, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, method, stop)
+        with pytest.raises(KeyboardInterrupt):
+            fit(toy, tmp_path / "run", settings)
+    done = len(list((tmp_path / "run" / "models").iterdir()))
+    assert 0 < done < 4
+    resumed, whole = (fit(toy, tmp_path / name, settings) for name in ("run", "whole"))
+    assert_equal(weights(resumed), weights(whole))
+    for member in whole.members:
+        assert resumed.history(member["name"]) == whole.history(member["name"])
+    assert resumed.facts["metrics"] == whole.facts["metrics"]
 
 
 def test_every_kind_of_target_trains(make_toy: Callable[..., Path], tmp_path: Path, quick: dict[str, Any]) -> None:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
 from mer.cache import LabelColumn, MerError, UtteranceTable
 from mer.pipeline.extract import utterance_table
-from mer.pipeline.protocols import Request, copies_of, find_leaks, make_splits, splits_digest
+from mer.pipeline.protocols import Request, copies_of, make_splits, splits_digest
 from mer.stages.utterance import Utterance
 
 from .toy import TARGETS, toy_utterances
@@ -176,9 +177,10 @@ def test_no_labels_at_all() -> None:
         make_splits("official", request)
 
 
-def test_a_shared_dialogue_is_refused_and_can_be_allowed() -> None:
+@pytest.mark.parametrize("part", ["train", "val"])
+def test_a_shared_dialogue_is_refused_and_can_be_allowed(part: str) -> None:
     utterances = toy_utterances()
-    inside = next(u for u in utterances if u.split == "train")
+    inside = next(u for u in utterances if u.split == part)
     leaky = [replace(u, dialogue=inside.dialogue) if u.key == "s5/d0_u4" else u for u in utterances]
     with pytest.raises(MerError, match=r"leak in fold official: 1 x dialogue in both training and test.*--allow-leak"):
         make_splits("official", request_for(leaky))
@@ -201,14 +203,15 @@ def test_copies_are_found_and_kept_together_by_kfold() -> None:
         assert len({0, 4} & set(fold.test)) != 1
 
 
-def test_a_copy_the_corpus_declares_is_noted_and_let_through() -> None:
+@pytest.mark.parametrize("seen", [0, 3])  # rows of training and of validation
+def test_a_copy_the_corpus_declares_is_noted_and_let_through(seen: int) -> None:
     copies = np.full(120, -1)
-    copies[[0, 4]] = 7
+    copies[[seen, 4]] = 7
     keys = request_for().table.keys
-    declared = frozenset({(str(keys[0]), str(keys[4]))})
+    declared = frozenset({(str(keys[seen]), str(keys[4]))})
     splits = make_splits("official", request_for(copies=copies, known_copies=declared))
     assert [note for note in splits.notes if "as the corpus was published" in note] == [
-        f"fold official: {keys[4]} is the same clip as {keys[0]}, as the corpus was published"
+        f"fold official: {keys[4]} is the same clip as {keys[seen]}, as the corpus was published"
     ]
     copies[[1, 9]] = 8  # another one, which nobody declared
     with pytest.raises(MerError, match="1 x identical text and media"):
@@ -235,21 +238,32 @@ def test_digest_changes_with_the_folds() -> None:
 def test_kfold_never_leaks(data: st.DataObject) -> None:
     """Whatever ties rows together, no speaker, dialogue or copy that kfold keeps together is on both sides."""
     count = 60
-    speaker = data.draw(st.lists(st.integers(0, 14), min_size=count, max_size=count))
-    dialogue = data.draw(st.lists(st.integers(0, 30), min_size=count, max_size=count))
+    draw = st.lists(st.integers(0, 15), min_size=count, max_size=count)
+    dialogue, place = np.array(data.draw(draw)), np.array(data.draw(draw))
+    dialogue[0] = place[0] = 1  # 0 stands for no name
+    speaker = np.where(place, dialogue // 3 * 2 + place % 2 + 1, 0)  # two speakers share three dialogues
+    copies = np.full(count, -1)
+    for number, pair in enumerate(data.draw(st.lists(st.tuples(*[st.integers(0, count - 1)] * 2), max_size=3))):
+        copies[list(pair)] = number
     table = UtteranceTable.of(
         [str(i) for i in range(count)],
         {},
         speaker=[f"s{x}" if x else "" for x in speaker],
         dialogue=[f"d{x}" if x else "" for x in dialogue],
     )
-    copies = np.array(data.draw(st.lists(st.integers(-1, 50), min_size=count, max_size=count)))
     label = LabelColumn("class", ("a", "b"), np.arange(count) % 2)
     group_by = data.draw(st.sampled_from(["auto", "speaker", "dialogue", "none"]))
-    request = Request(table, label, copies, folds=3, group_by=group_by)
     try:
-        splits = make_splits("kfold", request)
-    except MerError:  # too few groups for three folds
-        return
-    assert find_leaks(request, splits.folds, splits.apart) == []
+        splits = make_splits("kfold", Request(table, label, copies, folds=3, group_by=group_by))
+    except MerError as error:
+        assert re.search("there are only . groups|too few to hold out|absent from its training part", str(error))
+        reject()
     assert sorted(np.concatenate([fold.test for fold in splits.folds])) == list(range(count))
+    kept = {"auto": splits.apart[:-1], "none": ()}.get(group_by, (group_by,))
+    assert splits.apart == (*kept, "copy")
+    assert group_by != "auto" or "dialogue" in kept
+    for fold in splits.folds:
+        seen = np.concatenate([fold.train, fold.val])
+        for kind in kept:
+            assert not values(table, kind, seen) & values(table, kind, fold.test) - {""}
+        assert not set(copies[seen]) & set(copies[fold.test]) - {-1}
