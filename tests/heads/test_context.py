@@ -27,6 +27,14 @@ def test_padding_and_the_rest_of_the_batch_do_not_matter(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_a_layer_that_says_nothing_leaves_every_turn_its_own_vector(kind: str) -> None:
+    layer, vectors = build(kind), torch.randn(2, 5, 12)
+    torch.nn.init.zeros_(layer.out.weight)
+    torch.nn.init.zeros_(layer.out.bias)
+    assert torch.equal(layer(vectors, VALID), vectors)
+
+
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("causal", [True, False])
 def test_causal_layers_see_no_later_turn(kind: str, causal: bool) -> None:
     layer, vectors = build(kind, causal=causal), torch.randn(2, 5, 12)

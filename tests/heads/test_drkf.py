@@ -1,14 +1,16 @@
 """DRKF beyond the conformance suite: pair sampling, the cascade, what the two variants differ in."""
 
 import math
+from itertools import combinations
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from mer.cache import MerError
 from mer.stages.heads.configs import DrkfConfig
 from mer.stages.heads.drkf import DrkfHead, ResidualCascade
-from mer.stages.heads.losses import info_nce
+from mer.stages.heads.losses import info_nce, nt_xent, pseudo_kl
 from mer.stages.heads.pairs import all_origins, pair_targets, sample_origins
 from mer.stages.heads.testing import make_batch, make_inputs
 
@@ -87,6 +89,70 @@ def test_terms_start_where_the_spec_says() -> None:
     assert set(corrected) == {"intra", "cross", "mse", "kl", "unimodal", "ed"}
     assert 0 <= corrected["kl"].item() < 0.5
     assert corrected["unimodal"].item() == pytest.approx(2 * 0.2 * math.log(3), rel=0.3)
+
+
+QUIET = {"dropout": 0.0, "input_dropout": 0.0, "hide_tokens": 0.0, "hide_spans": 0.0, "modality_dropout": 0.0}
+WEIGHTS = {"intra": 0.5, "cross": 0.7, "mse": 0.9, "kl": 0.6, "unimodal": 0.4, "ed": 0.3}
+
+
+@pytest.mark.parametrize("kl_target", ["raw", "label"])
+def test_terms_are_the_equations_of_the_docs(kl_target: str) -> None:
+    """Row by row: rows without a label or a modality are left out, sums over modalities, means over pairs."""
+    torch.manual_seed(0)
+    inputs = make_inputs(3)
+    config = DrkfConfig(dim=32, kl_target=kl_target, **QUIET, **WEIGHTS)  # type: ignore[arg-type]
+    head, batch = DrkfHead(inputs, config).train(), make_batch(inputs, 24)
+    head.theta.data.fill_(0.3)
+    fused = head.fuse(batch)
+    labels = batch.labels
+    assert labels is not None
+    rows = {m: ((labels >= 0) & batch.present[m]).nonzero()[:, 0].tolist() for m in inputs.modalities}
+    raw, augmented, wanted = {}, {}, dict.fromkeys(WEIGHTS, torch.zeros(()))
+    tau = 1 / (1 + math.exp(-0.3))
+    for name, x in zip(inputs.modalities, fused.parts["steps"], strict=True):
+        steps = [x[row, batch.valid[name][row]] for row in rows[name]]
+        changed = [head.augmenters[name](one) for one in steps]
+        project, classify = head.projections[name], head.unimodal[name]
+        raw[name] = project(torch.stack([one.mean(0) for one in steps]))
+        augmented[name] = project(torch.stack([one.mean(0) for one in changed]))
+        truth, guess, after = labels[rows[name]], classify(raw[name]), classify(augmented[name])
+        wanted["intra"] = wanted["intra"] + nt_xent(raw[name], augmented[name], tau)
+        wanted["mse"] = wanted["mse"] + (torch.cat(changed) - torch.cat(steps)).square().mean()
+        wanted["unimodal"] = wanted["unimodal"] + F.cross_entropy(guess, truth)
+        kl = F.kl_div(after.log_softmax(1), guess.log_softmax(1), log_target=True, reduction="batchmean")
+        wanted["kl"] = wanted["kl"] + (kl if kl_target == "raw" else F.cross_entropy(after, truth))
+    answers = head.discriminator(fused.parts["shuffled"]).view(-1, 3, 2)
+    for index, (one, two) in enumerate(combinations(inputs.modalities, 2)):
+        both = [row for row in rows[one] if row in rows[two]]
+        first, second = (raw[m][[rows[m].index(row) for row in both]] for m in (one, two))
+        wanted["cross"] = wanted["cross"] + (info_nce(first, second, tau) + info_nce(second, first, tau)) / 6
+        donors = fused.parts["origins"][:, [list(inputs.modalities).index(m) for m in (one, two)]]
+        asked = [i for i, (a, b) in enumerate(donors.tolist()) if a in rows[one] and b in rows[two]]
+        same = (labels[donors[asked, 0]] == labels[donors[asked, 1]]).long()
+        wanted["ed"] = wanted["ed"] + F.cross_entropy(answers[asked, index], same) / 3
+    found = head.auxiliary(batch, fused, 0.5)
+    assert found.keys() == wanted.keys()
+    for name, weight in WEIGHTS.items():
+        assert found[name].item() == pytest.approx(weight * wanted[name].item(), rel=1e-4), name
+
+
+def test_released_terms_count_padding_and_square_the_weight() -> None:
+    torch.manual_seed(0)
+    inputs = make_inputs(2)
+    config = DrkfConfig(dim=32, variant="faithful", kl=0.5, mse=0.3, intra=0.7, **QUIET)  # type: ignore[arg-type]
+    head, batch = DrkfHead(inputs, config).train(), make_batch(inputs, 12, missing=False)
+    batch.labels = torch.arange(12) % 3
+    fused = head.fuse(batch)
+    found = head.auxiliary(batch, fused, 0.5)
+    text, audio = fused.parts["steps"]
+    changed = {"text": head.augmenters["text"](text), "audio": head.augmenters["audio"](audio)}
+    raw = {"text": head.projections["text"](head.pooler(text[:, 0])), "audio": head.projections["audio"](audio.mean(1))}
+    mse = (changed["text"] - text).square().mean() + (changed["audio"] - audio).square().mean()
+    assert found["mse"].item() == pytest.approx(0.3 * mse.item(), rel=1e-5)
+    intra = torch.stack([nt_xent(raw[m], changed[m].mean(1), head.theta.sigmoid()) for m in raw]).sum()
+    assert found["intra"].item() == pytest.approx(0.7 * intra.item(), rel=1e-5)
+    both = [head.unimodal["text"](x).softmax(1) for x in (raw["text"], changed["text"].mean(1))]
+    assert found["kl"].item() == pytest.approx(0.25 * 2 * pseudo_kl(*both).item(), rel=1e-5)
 
 
 def test_weights_switch_terms_off() -> None:

@@ -2,10 +2,12 @@
 
 import dataclasses
 import math
+from itertools import combinations
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from mer.stages.heads.alignment import ClassDiscriminators, class_adversary, cross_modal_contrast, label_lmmd
@@ -70,6 +72,21 @@ def test_lmmd_ignores_rows_without_the_modality(drawn: tuple[Tensor, Tensor, Ten
     assert value < 2
 
 
+def test_lmmd_by_hand() -> None:
+    """Vectors 0 and 2: the mean squared distance is 4, the kernels across are exp(-4), exp(-2) ... exp(-1/4)."""
+    first, second, one = torch.zeros(1, 1), torch.full((1, 1), 2.0, requires_grad=True), torch.ones(1, 1)
+    exponents = (4, 2, 1, 1 / 2, 1 / 4)
+    value = label_lmmd(first, second, one, one)
+    value.backward()
+    assert value.item() == pytest.approx(2 - 2 * np.mean([math.exp(-e) for e in exponents]))
+    assert second.grad is not None  # that of the distance alone: the widths are taken as given
+    assert second.grad.item() == pytest.approx(2 * np.mean([e * math.exp(-e) for e in exponents]))
+    # A second class that one side lacks sets the widths too (8 / 3) and is no part of the mean.
+    both, half = torch.eye(2), torch.tensor([[1.0, 0.0], [0.0, 0.0]])
+    value = label_lmmd(torch.zeros(2, 1), torch.tensor([[2.0], [9.0]]), both, half)
+    assert value.item() == pytest.approx(2 - 2 * np.mean([math.exp(-1.5 * e) for e in exponents]))
+
+
 def test_gradient_reversal_turns_the_encoder_only() -> None:
     torch.manual_seed(0)
     discriminators = ClassDiscriminators(3, 6, 2)
@@ -110,6 +127,23 @@ def test_contrast_by_hand() -> None:
     assert cross_modal_contrast(shared, member, 0.5).item() == pytest.approx(expected, abs=1e-6)
 
 
+def test_contrast_is_the_loop_over_anchors() -> None:
+    torch.manual_seed(0)
+    shared, labels = torch.randn(3, 5, 4), torch.tensor([0, 0, 1, 1, 2])
+    member = classes(labels).repeat(3, 1, 1)
+    member[1, 0] = member[2, 3] = 0.0  # absent
+    rows = [(m, i) for m in range(3) for i in range(5) if member[m, i].any()]
+    vectors = torch.stack([F.normalize(shared[m, i], dim=0) for m, i in rows])
+    losses = []
+    for anchor, (m, i) in enumerate(rows):
+        others = torch.tensor([k for k in range(len(rows)) if k != anchor])
+        logs = (vectors[others] @ vectors[anchor] / 0.2).log_softmax(0)
+        met = [rows[k] for k in others]
+        losses.append(-logs[[k for k, (n, j) in enumerate(met) if n != m and labels[j] == labels[i]]].mean())
+    found = cross_modal_contrast(shared, member, 0.2)
+    assert found.item() == pytest.approx(torch.stack(losses).mean().item(), rel=1e-5)
+
+
 # ------------------------------------------------------------------------------------------------- disparity
 
 
@@ -124,18 +158,18 @@ def direct_hsic(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def unit(x: Tensor) -> np.ndarray:
-    return torch.nn.functional.normalize(x.double(), dim=-1).numpy()
+    return F.normalize(x.double(), dim=-1).numpy()
 
 
 def test_cka_is_the_ratio_of_class_sums() -> None:
     torch.manual_seed(0)
-    labels = torch.tensor([0] * 10 + [1] * 7 + [2] * 3)  # the third class is below four rows and skipped
-    first, second = torch.randn(20, 5), torch.randn(20, 5)
+    labels = torch.tensor([0] * 10 + [1] * 4 + [2] * 3)  # the third class is below four rows and skipped
+    first, second = torch.randn(17, 5), torch.randn(17, 5)
     first = 0.3 * first + second  # so that the relu does not cut
 
     def pooled(a: Tensor, b: Tensor) -> float:
-        parts = [(n, direct_hsic(unit(a)[labels == k], unit(b)[labels == k])) for k, n in ((0, 10), (1, 7))]
-        return sum(n * value for n, value in parts) / 17
+        parts = [(n, direct_hsic(unit(a)[labels == k], unit(b)[labels == k])) for k, n in ((0, 10), (1, 4))]
+        return sum(n * value for n, value in parts) / 14
 
     expected = pooled(first, second) / math.sqrt(pooled(first, first) * pooled(second, second))
     assert class_cka(first, second, classes(labels)).item() == pytest.approx(expected, abs=1e-5)
@@ -144,7 +178,9 @@ def test_cka_is_the_ratio_of_class_sums() -> None:
 def test_cka_landmarks(drawn: tuple[Tensor, Tensor, Tensor]) -> None:
     first, second, member = drawn
     assert class_cka(first, first, member).item() == pytest.approx(1.0, abs=1e-5)
-    value = class_cka(first, second, member)
+    value = class_cka(first, first + second, member)
+    assert 0.2 < value < 0.8
+    second = first + second
     turn = torch.linalg.qr(torch.randn(6, 6)).Q
     assert torch.allclose(class_cka(3.0 * first, second, member), value, atol=1e-5)
     assert torch.allclose(class_cka(first @ turn, second, member), value, atol=1e-5)
@@ -154,7 +190,7 @@ def test_debiased_hsic_of_independent_rows_averages_to_zero() -> None:
     torch.manual_seed(0)
 
     def gram() -> Tensor:
-        rows = torch.nn.functional.normalize(torch.randn(400, 16, 6), dim=-1)
+        rows = F.normalize(torch.randn(400, 16, 6), dim=-1)
         return rows @ rows.transpose(-1, -2) * (1 - torch.eye(16))
 
     one, two = gram(), gram()
@@ -186,9 +222,28 @@ def test_hsic_and_difference_match_their_formulas(drawn: tuple[Tensor, Tensor, T
     assert class_hsic(first, second, member).item() == pytest.approx(np.mean(values), abs=1e-6)
     for x in (first, second):
         means = torch.stack([x[labels == k].mean(0) for k in range(3)])[labels]
-        centred.append(torch.nn.functional.normalize(x - means, dim=-1))
+        centred.append(F.normalize(x - means, dim=-1))
     expected = (centred[0].T @ centred[1]).square().mean()
     assert torch.allclose(class_difference(first, second, member), expected, rtol=1e-4)
+
+
+def test_hsic_by_hand() -> None:
+    """Two orthogonal rows of a class: K = L = 1, tr(R R) = 1. A class of one row says nothing."""
+    rows = torch.eye(2)[[0, 1, 0]]
+    assert class_hsic(rows, rows, classes(torch.tensor([0, 0, 1]))) == 1.0
+
+
+def test_norms_take_no_part_in_the_gradient(drawn: tuple[Tensor, Tensor, Tensor]) -> None:
+    """Where they did, the CKA of vectors with themselves, always 1, would move nothing, and length would not count."""
+    first, second, member = drawn
+    first.requires_grad_()
+    class_cka(first, first, member).backward()
+    assert first.grad is not None
+    assert first.grad.abs().max() > 1e-3
+    first.grad = None
+    value = class_difference(first, second, member)
+    value.backward()
+    assert (first.grad * first).sum().item() == pytest.approx(2 * value.item(), rel=1e-4)  # of degree two in length
 
 
 @pytest.mark.parametrize("measure", [class_cka, class_hsic, class_difference])
@@ -241,6 +296,57 @@ def _off(change: dict[str, object]) -> dict[str, bool]:
         "align": whole or change.get("align") == "none",
         "disparity": whole or change.get("disparity") == "none",
     }
+
+
+def test_terms_are_the_equations_of_the_docs() -> None:
+    """Means over vectors and over pairs; rows without the modality are left out; at a third of training, with ramp."""
+    torch.manual_seed(0)
+    inputs = make_inputs(3)
+    weights = {"predict_weight": 0.7, "align_weight": 0.6, "disparity_weight": 0.3}
+    head = FdrlHead(inputs, FdrlConfig(dim=16, **weights)).eval()  # type: ignore[arg-type]
+    batch = make_batch(inputs, 48)
+    assert batch.labels is not None
+    fused = head.fuse(batch)
+    shared, private, present = (fused.parts[name] for name in ("shared", "private", "present"))
+    known = batch.labels >= 0
+    member = classes(batch.labels.clamp(min=0)) * known.unsqueeze(1)
+    here = [present[:, m : m + 1] for m in range(3)]
+    pairs = list(combinations(range(3), 2))
+    guesses = [(head.predict_shared(shared[m]), m) for m in range(3)]
+    guesses += [(head.predict_private[name](private[m]), m) for m, name in enumerate(inputs.modalities)]
+    entropy = [F.cross_entropy(x[known & present[:, m]], batch.labels[known & present[:, m]]) for x, m in guesses]
+    align = [label_lmmd(shared[m], shared[n], member * here[m], member * here[n]) for m, n in pairs]
+    redundancy = [class_cka(private[m], private[n], member * here[m] * here[n]) for m, n in pairs]
+    redundancy += [class_cka(shared[m], private[m], member * here[m]) for m in range(3)]
+    found, rise = head.auxiliary(batch, fused, 1 / 3), 2 / (1 + math.exp(-10 / 3)) - 1
+    wanted = {"predict": 0.7 * torch.stack(entropy).mean(), "align": 0.6 * rise * torch.stack(align).mean()}
+    wanted["disparity"] = 0.3 * rise * torch.stack(redundancy).mean()
+    assert found.keys() == wanted.keys()
+    for name, value in wanted.items():
+        assert found[name].item() == pytest.approx(value.item(), rel=1e-4), name
+
+
+def test_the_adversary_is_reversed_by_the_ramp_and_private_vectors_name_modality_and_class() -> None:
+    torch.manual_seed(0)
+    inputs = make_inputs(2)
+    settings = {"align": "adversary", "align_weight": 0.5, "disparity": "classify", "disparity_weight": 0.3}
+    head, batch = FdrlHead(inputs, FdrlConfig(dim=16, **settings)).eval(), make_batch(inputs, 12, missing=False)  # type: ignore[arg-type]
+    batch.labels = torch.arange(12) % 3
+    gradients, terms = [], []
+    for progress in (0.1, 0.5):
+        fused = head.fuse(batch)
+        fused.parts["shared"].retain_grad()
+        terms.append(head.auxiliary(batch, fused, progress))
+        terms[-1]["align"].backward(retain_graph=True)
+        gradients.append(fused.parts["shared"].grad / math.tanh(5 * progress))
+    assert torch.equal(terms[0]["align"], terms[1]["align"])
+    torch.testing.assert_close(gradients[0], gradients[1])
+    logits = head.discriminators(fused.parts["shared"].flatten(0, 1)).unflatten(1, (2, 12))
+    each = [-logits[i % 3, m, i].log_softmax(0)[m] for m in range(2) for i in range(12)]
+    assert terms[0]["align"].item() == pytest.approx(0.5 * torch.stack(each).mean().item(), rel=1e-5)
+    truth = torch.cat([batch.labels, 3 + batch.labels])
+    told = F.cross_entropy(head.tell_private(fused.parts["private"].flatten(0, 1)), truth)
+    assert terms[1]["disparity"].item() == pytest.approx(0.3 * math.tanh(2.5) * told.item(), rel=1e-5)
 
 
 def test_alignment_and_disparity_rise_from_zero() -> None:

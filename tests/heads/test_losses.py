@@ -93,6 +93,17 @@ def test_output_divergence_matches_distributions() -> None:
     assert close(losses.output_divergence(one, two, "real", torch.ones(1)), expected)
 
 
+@pytest.mark.parametrize(("kind", "width"), [("class", 3), ("multi", 3), ("real", 1)])
+def test_only_the_output_is_drawn_to_the_target(kind: str, width: int) -> None:
+    target, output = torch.randn(2, 4, width, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    target.retain_grad()
+    output.retain_grad()
+    losses.output_divergence(target, output, kind, torch.ones(4)).backward()
+    assert target.grad is None
+    assert output.grad is not None
+    assert output.grad.abs().sum() > 0.1
+
+
 def test_membership_of_each_kind() -> None:
     classes = losses.membership(torch.tensor([1, -1, 0]), "class", 2, 5)
     assert classes.tolist() == [[0, 1], [0, 0], [1, 0]]

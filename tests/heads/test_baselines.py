@@ -1,0 +1,58 @@
+"""The published baselines' equations, with numbers worked out by hand."""
+
+import pytest
+import torch
+
+from mer.stages.heads.base import Fused
+from mer.stages.heads.configs import MisaConfig, MultConfig
+from mer.stages.heads.layers import masked_mean, sinusoids
+from mer.stages.heads.misa import MisaHead, central_moment_discrepancy
+from mer.stages.heads.mult import MultHead
+from mer.stages.heads.testing import make_batch, make_inputs
+
+
+def test_moments_by_hand() -> None:
+    """Means (1, 0) and (1, 1); around them (-1, 0), (1, 0) and nothing: the even moments differ by 1, the odd by 0."""
+    first, second = torch.tensor([[0.0, 0.0], [2.0, 0.0], [7.0, 7.0]]), torch.tensor([[1.0, 1.0]] * 3)
+    counted, all_rows, none = torch.tensor([1.0, 1.0, 0.0]), torch.ones(3), torch.zeros(3)
+    found = central_moment_discrepancy(first, second, counted, all_rows)
+    assert found.item() == pytest.approx(3.0, abs=1e-5)
+    third = torch.tensor([[0.0, 0.0], [0.0, 0.0], [3.0, 0.0]])  # mean 1; moments 2, 2, 6, 10 against 1, 0, 1, 0
+    found = central_moment_discrepancy(first, third, counted, all_rows)
+    assert found.item() == pytest.approx(0 + 1 + 2 + 5 + 10, abs=1e-5)
+    assert central_moment_discrepancy(first, second, counted, none) == 0
+
+
+def test_misa_sums_differences_and_averages_the_rest() -> None:
+    """All shared vectors are alike but the third modality's, which lies 1 further in both directions."""
+    inputs = make_inputs(3)
+    config = MisaConfig(dim=2, heads=1, similarity=0.5, difference=0.25, reconstruction=0.75)
+    head, batch = MisaHead(inputs, config), make_batch(inputs, 3, missing=False)
+    batch.labels = torch.tensor([0, 1, -1])
+    for layer in head.rebuild.values():
+        layer.weight.data, layer.bias.data = torch.eye(2), torch.zeros(2)
+    ends = torch.tensor([[1.0, 0.0], [-1.0, 0.0], [50.0, 9.0]])  # the last row has no label
+    shared, private = [ends, ends, ends + 1.0], [ends, ends.flip(1), ends]
+    pooled = [2 * ends, ends + ends.flip(1), 2 * ends]  # text and audio are rebuilt, face is 1 off everywhere
+    parts = {"shared": shared, "private": private, "pooled": pooled, "present": torch.ones(3, 3, dtype=torch.bool)}
+    found = head.auxiliary(batch, Fused(ends, parts), 0.5)
+    assert found["similarity"].item() == pytest.approx(0.5 * 2 / 3 * 2**0.5, abs=1e-5)
+    # A'B of the rows (1, 0) and (-1, 0) is 2 in one of four places, squared 1 in the mean, and so for all six pairs.
+    assert found["difference"].item() == pytest.approx(0.25 * 6, abs=1e-5)
+    assert found["reconstruction"].item() == pytest.approx(0.75 / 3, abs=1e-5)
+
+
+def test_mult_attends_once_from_every_modality_to_every_other() -> None:
+    torch.manual_seed(0)
+    inputs = make_inputs(3)
+    head, batch = MultHead(inputs, MultConfig(dim=8, layers=1)).eval(), make_batch(inputs)
+    encoded, valid, _ = head.encoders(batch)
+    steps = [x + 0.1 * sinusoids(x.shape[1], 8, x) for x in encoded]
+    names, pooled = list(inputs.modalities), []
+    for to, name in enumerate(names):
+        others = [i for i in range(3) if i != to]
+        views = [head.cross[f"{name}_from_{names[i]}"](steps[to], valid[i], steps[i]) for i in others]
+        pooled.append(masked_mean(head.memory[name](torch.cat(views, -1), valid[to]), valid[to]))
+    assert len(head.cross) == 6
+    vector = torch.cat(pooled, -1)
+    torch.testing.assert_close(head.fuse(batch).vector, vector + head.residual(vector))
