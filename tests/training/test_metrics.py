@@ -22,6 +22,8 @@ from mer.pipeline.metrics import (
     selection_metric,
     show,
 )
+from mer.pipeline.runs import Predictions
+from mer.pipeline.summary import over_utterances
 
 TRUTH = np.array([0, 0, 0, 0, 1, 1, 2, 2, 2, 2])
 GUESS = np.array([0, 0, 1, 2, 1, 0, 2, 2, 2, 0])
@@ -63,11 +65,14 @@ def test_class_scores_agree_with_scikit_learn(pairs: list[tuple[int, int]]) -> N
 
 
 def test_per_class_table() -> None:
-    rows = per_class(confusion(TRUTH, GUESS, 3), ("a", "b", "c"))
-    assert [(r.name, r.precision, r.recall, r.support) for r in rows] == [
-        ("a", 0.5, 0.5, 4),
-        ("b", 0.5, 0.5, 2),
-        ("c", 0.75, 0.75, 4),
+    counts = confusion(np.array([0, 0, 0, 0, 1, 1, 1]), np.array([0, 0, 0, 1, 1, 2, 2]), 4)
+    assert counts.tolist() == [[3, 1, 0, 0], [0, 1, 2, 0], [0, 0, 0, 0], [0, 0, 0, 0]]
+    nan = pytest.approx(float("nan"), nan_ok=True)
+    assert [(r.name, r.precision, r.recall, r.f1, r.support) for r in per_class(counts, "abcd")] == [
+        ("a", 1.0, 0.75, 6 / 7, 4),
+        ("b", 0.5, pytest.approx(1 / 3), 0.4, 3),
+        ("c", 0.0, nan, 0.0, 0),
+        ("d", nan, nan, nan, 0),
     ]
 
 
@@ -83,8 +88,20 @@ def test_numbers_by_hand() -> None:
     assert found["acc5"] == pytest.approx(4 / 6)  # clipping to 2 makes -3 and -2 alike
 
 
-def test_a_constant_guess_has_no_correlation() -> None:
-    assert np.isnan(score("real", np.array([1.0, 2.0]), np.array([[0.5], [0.5]]))["pearson"])
+def test_zero_is_not_negative_and_halves_round_to_even() -> None:
+    found = score("real", np.array([-1.0, 1.0, 2.0, 0.0, 0.0]), np.array([[0.0], [0.0], [0.0], [0.0], [-0.5]]))
+    assert found["acc2"] == pytest.approx(3 / 5)  # a guess of 0 is wrong for -1 alone
+    assert found["acc2_nonzero"] == pytest.approx(1 / 3)  # there it is not positive: right for -1 alone
+    truth, guess = np.array([0.5, 1.5, 2.5, -0.5, -2.5]), np.array([[0.0], [2.0], [2.0], [0.0], [-3.0]])
+    found = score("real", truth, guess)
+    assert found["acc7"] == pytest.approx(4 / 5)  # -2.5 rounds to -2
+    assert found["acc5"] == 1.0  # -3 is clipped to it
+    assert score("real", guess[:, 0], truth[:, None])["acc7"] == pytest.approx(4 / 5)
+
+
+@pytest.mark.parametrize(("truth", "guess"), [((1.0, 2.0), (0.5, 0.5)), ((0.5, 0.5), (1.0, 2.0))])
+def test_what_does_not_vary_has_no_correlation(truth: tuple[float, ...], guess: tuple[float, ...]) -> None:
+    assert np.isnan(score("real", np.array(truth), np.array(guess)[:, None])["pearson"])
 
 
 def test_sets_by_hand() -> None:
@@ -149,6 +166,32 @@ def test_bootstrap_covers_folds_and_seeds() -> None:
     assert found.high - found.low > np.subtract(*np.percentile(naive, [97.5, 2.5]))
 
 
+def test_the_interval_ends_at_2_5_and_97_5_per_cent() -> None:
+    """The mean of six draws of 0 or 1 is 0, and is 1, in 1.6 per cent of all draws: both lie outside."""
+    for values in (np.array([[0, 0, 0, 1, 1, 1]]), np.array([[0], [0], [0], [1], [1], [1]])):
+        found = bootstrap(values)
+        assert (found.mean, found.low, found.high) == pytest.approx((1 / 2, 1 / 6, 5 / 6))
+    # that of three draws from 1, 1, 0 is 0 in 3.7 per cent and belongs to it, as 1 does in 29.6 per cent
+    found = bootstrap(np.array([[1], [1], [0]]))
+    assert (found.low, found.high) == (0, 1)
+
+
+def test_a_single_runs_interval_resamples_dialogues() -> None:
+    """The rows of dialogues called r are right, those of w are wrong."""
+
+    def interval(*dialogues: str) -> tuple[float, float, float]:
+        empty, right = np.zeros(len(dialogues)), np.array([int(name[0] == "r") for name in dialogues])
+        fields = dict.fromkeys(("keys", "split", "vectors", "by_prior"), empty)
+        answers = Predictions(**fields, labels=right, outputs=one_hot(np.ones_like(right)), group=np.array(dialogues))
+        found = over_utterances("class", answers)["war"]
+        return found.mean, found.low, found.high
+
+    assert interval("r", "w", "r", "r") == (0.75, 0.0, 1.0)  # the dialogue w alone comes in a quarter of the draws
+    assert interval("r1", "r2", "w") == pytest.approx((2 / 3, 0.0, 1.0))  # w three times in 3.7 per cent
+    assert interval("r1", "r2", "r3", "w") == pytest.approx((3 / 4, 1 / 4, 1.0))  # four times in 0.4 per cent
+    assert np.isnan(interval("r", "r")[1:]).all()
+
+
 def test_bootstrap_of_one_run_says_nothing() -> None:
     found = bootstrap(np.array([[0.5]]))
     assert found.mean == 0.5
@@ -166,6 +209,7 @@ def test_mcnemar_by_hand() -> None:
 
 def test_holm_by_hand() -> None:
     assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.7, 0.9]) == [1.0, 1.0]
 
 
 def test_an_undefined_difference_has_no_p() -> None:

@@ -256,7 +256,8 @@ def test_kfold_never_leaks(data: st.DataObject) -> None:
     try:
         splits = make_splits("kfold", Request(table, label, copies, folds=3, group_by=group_by))
     except MerError as error:
-        assert re.search("there are only . groups|too few to hold out|absent from its training part", str(error))
+        if not re.search("there are only . groups|too few to hold out|absent from its training part", str(error)):
+            raise
         reject()
     assert sorted(np.concatenate([fold.test for fold in splits.folds])) == list(range(count))
     kept = {"auto": splits.apart[:-1], "none": ()}.get(group_by, (group_by,))

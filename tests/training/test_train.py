@@ -21,7 +21,7 @@ from mer.pipeline.cli import app
 from mer.pipeline.compare import compare, verdict
 from mer.pipeline.evaluate import evaluate
 from mer.pipeline.prepare import prepare
-from mer.pipeline.runs import Run
+from mer.pipeline.runs import Predictions, Run
 from mer.pipeline.settings import TrainOptions, build_options
 from mer.pipeline.sweep import run_sweep
 from mer.pipeline.train import train
@@ -360,6 +360,24 @@ def test_evaluate_knows_a_corpus_by_its_content(run: Run, make_toy: Callable[...
     assert sum(len(p.keys) for p in found.parts.values()) == 2 * 117
 
 
+def test_evaluate_knows_classes_by_name(run: Run, make_toy: Callable[..., Path]) -> None:
+    """In another file the classes stand in another order, and one is new there: its rows count as unlabelled."""
+    targets = {**TARGETS, "emotion": LabelSpec("class", ("sad", "blue", "happy", "angry"))}
+    same = evaluate(run.path, make_toy("turned.h5", targets=targets))
+    assert same.same is True
+    assert same.metrics == run.facts["metrics"]
+    blue = make_toy("blue.h5", targets=targets)
+    catalogue = FeatureStore.open(blue).catalogue
+    catalogue.utterances.labels["emotion"].values[:5] = 1
+    write_catalogue(blue, catalogue)
+    found = evaluate(run.path, blue)
+    for name, part in same.parts.items():
+        kept = ~np.isin(part.keys, catalogue.utterances.keys[:5])
+        assert found.parts[name].keys.tolist() == part.keys[kept].tolist()
+        np.testing.assert_array_equal(found.parts[name].labels, part.labels[kept])
+    assert sum(len(part.keys) for part in found.parts.values()) == 2 * 112
+
+
 def test_evaluate_reads_the_features_once(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     honest, reads = FeatureStore.load, []
 
@@ -415,6 +433,33 @@ def test_compare_finds_a_difference_and_no_difference(toy: Path, tmp_path: Path,
     assert json.loads(cli("compare", bad.path, good.path, "--json"))[0]["groups"] == 20
     with pytest.raises(MerError, match="at least two runs"):
         compare([good.path])
+
+
+def test_compare_of_runs_that_tested_partly_the_same(toy: Path, tmp_path: Path, quick: dict[str, Any]) -> None:
+    """On 24 shared utterances of 12 dialogues the first run is right, the second on a quarter of them."""
+    made = fit(toy, tmp_path / "first", quick)
+    found = made.predictions("official-seed0").part("test")
+    keys = [f"u{number:02}" for number in range(30)]
+    paths = [made.path]
+    for name, rows, wrong in (("first", range(4, 28), ()), ("second", range(29, -1, -1), range(10, 28))):
+        path = tmp_path / name
+        if path != made.path:
+            shutil.copytree(made.path, path)
+            paths.append(path)
+        labels = np.array([row % 3 for row in rows])
+        guess = np.where(np.isin(rows, wrong), (labels + 1) % 3, labels)
+        answered = {name: np.resize(value, (len(labels), *value.shape[1:])) for name, value in vars(found).items()}
+        answered |= {"keys": np.array(keys)[rows], "group": np.array([f"d{row // 2}" for row in rows])}
+        answered |= {"labels": labels, "outputs": np.eye(3, dtype=np.float32)[guess]}
+        Run.open(path).save_predictions("official-seed0", Predictions(**answered))
+    pairs = compare([*paths, paths[1]])
+    for pair in pairs:
+        assert (pair.utterances, pair.groups, pair.unit) == (24, 12, "dialogues")
+        assert (pair.only_first, pair.only_second) == (18, 0)
+        assert pair.difference == pytest.approx(-0.75)
+        assert pair.p < 0.02  # nine dialogues differ, and all the same way: 2 of 512 draws are as far
+        assert pair.p_holm == pytest.approx(2 * pair.p)
+    assert compare(paths[::-1])[0].difference == pytest.approx(0.75)
 
 
 def test_compare_refuses_other_targets(run: Run, toy: Path, tmp_path: Path, quick: dict[str, Any]) -> None:
