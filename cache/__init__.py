@@ -1,7 +1,15 @@
 """The feature store: format, writing, reading, verification."""
 
 from .atomic import atomic_write, sweep_partials
-from .catalogue import Catalogue, SetIndex, read_catalogue, shard_folder, write_catalogue
+from .catalogue import (
+    Catalogue,
+    SetIndex,
+    check_not_renamed,
+    read_catalogue,
+    shard_folder,
+    shards_beside,
+    write_catalogue,
+)
 from .diff import diff
 from .errors import DamagedError, FormatError, MerError, SpecMismatchError
 from .pack import PackOptions, pack
@@ -43,6 +51,7 @@ __all__ = [
     "UtteranceTable",
     "atomic_write",
     "canonical_json",
+    "check_not_renamed",
     "check_shard",
     "diff",
     "pack",
@@ -50,6 +59,7 @@ __all__ = [
     "read_shard_index",
     "shard_folder",
     "shard_name",
+    "shards_beside",
     "summarise",
     "sweep_partials",
     "verify",

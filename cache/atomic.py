@@ -75,6 +75,12 @@ def _told_why(path: Path, error: BaseException) -> MerError | None:
     return None
 
 
+def followed(path: Path | str) -> Path:
+    """The file that a link leads to, so that writing it leaves the link a link; any other path as it is."""
+    path = Path(path)
+    return Path(os.path.realpath(path)) if path.is_symlink() else path
+
+
 def sweep_partials(folder: Path | str, older_than_seconds: float = STALE_AFTER_SECONDS) -> list[Path]:
     """Remove what killed writers left under a folder, and return the paths removed.
 

@@ -12,8 +12,8 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from .atomic import atomic_write
-from .errors import FormatError
+from .atomic import atomic_write, followed
+from .errors import DamagedError, FormatError
 from .hdf import (
     any_attribute,
     create,
@@ -100,6 +100,12 @@ class Catalogue:
     """True when the data are inside the file."""
 
 
+def shards_beside(catalogue_path: Path | str) -> Path:
+    """Folder `<stem>.shards` beside a catalogue; of a link that has none, the one beside the file it leads to."""
+    folders = [path.parent / f"{path.stem}.shards" for path in (Path(catalogue_path), followed(catalogue_path))]
+    return folders[0] if folders[0].is_dir() else folders[1]
+
+
 def shard_folder(catalogue_path: Path | str, set_name: str) -> Path:
     """Folder of a feature set's shards: `<stem>.shards/<set_name>` beside the catalogue.
 
@@ -108,8 +114,35 @@ def shard_folder(catalogue_path: Path | str, set_name: str) -> Path:
     FormatError
         If the set name could not be a folder name.
     """
-    path = Path(catalogue_path)
-    return path.parent / f"{path.stem}.shards" / check_set_name(set_name)
+    return shards_beside(catalogue_path) / check_set_name(set_name)
+
+
+def has_no_shards(catalogue_path: Path | str, catalogue: Catalogue) -> bool:
+    """Whether a catalogue lists shards and none of them is where it belongs."""
+    shards = _listed(catalogue)
+    return bool(shards) and not any((shards_beside(catalogue_path) / shard).exists() for shard in shards)
+
+
+def check_not_renamed(catalogue_path: Path | str, catalogue: Catalogue) -> None:
+    """Check that a catalogue was not renamed without its folder.
+
+    Raises
+    ------
+    DamagedError
+        If none of its shards is where it belongs, and another folder beside it has them.
+    """
+    if not has_no_shards(catalogue_path, catalogue):
+        return
+    folder, first = shards_beside(catalogue_path), _listed(catalogue)[0]
+    for other in sorted(folder.parent.glob("*.shards")):
+        if (other / first).exists():
+            raise DamagedError(f"{catalogue_path}: its shards lie in {other}; rename that folder to {folder.name}")
+
+
+def _listed(catalogue: Catalogue) -> list[Path]:
+    """Every shard of a catalogue, from the folder of its shards on."""
+    sets = catalogue.sets.items()
+    return [Path(check_set_name(name), f"{info.name}.h5") for name, index in sets for info in index.shards]
 
 
 def check_set_name(name: str) -> str:
@@ -133,7 +166,7 @@ def write_catalogue(path: Path | str, catalogue: Catalogue) -> None:
         raise FormatError("a packed catalogue cannot be written without its data")
     check_catalogue(catalogue)
     block = block_size(0)
-    with atomic_write(path) as temporary:
+    with atomic_write(followed(path)) as temporary:
         with create(temporary, block) as file:
             put_catalogue(file, catalogue)
         write_seal(temporary, block, {})

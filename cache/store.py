@@ -15,7 +15,16 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from .catalogue import CATALOGUE, Catalogue, SetIndex, check_set_name, open_catalogue
+from .catalogue import (
+    CATALOGUE,
+    Catalogue,
+    SetIndex,
+    check_not_renamed,
+    check_set_name,
+    has_no_shards,
+    open_catalogue,
+    shards_beside,
+)
 from .errors import DamagedError, MerError
 from .hdf import get_group, get_keys, get_texts, link_name, open_sealed, reading
 from .seal import read_seal
@@ -295,10 +304,26 @@ class FeatureStore:
 
     def shard_location(self, set_name: str, shard: int) -> str:
         """Path or URL of one shard file of a set."""
-        stem = self.location[: -len(".h5")] if self.location.endswith(".h5") else self.location
+        folder = f"{self.location.removesuffix('.h5')}.shards"
         if not is_url(self.location):
-            stem = str(self.path.parent / self.path.stem)
-        return f"{stem}.shards/{check_set_name(set_name)}/{self.index(set_name).shards[shard].name}.h5"
+            folder = str(shards_beside(self.path))
+        return f"{folder}/{check_set_name(set_name)}/{self.index(set_name).shards[shard].name}.h5"
+
+    def check_shards(self) -> None:
+        """Check that the shards did not stay behind as a whole, as when the catalogue alone was moved or renamed.
+
+        Raises
+        ------
+        DamagedError
+            If none of them is where it belongs; the message says which folder is missing.
+        """
+        if is_url(self.location) or not has_no_shards(self.path, self.catalogue):
+            return
+        check_not_renamed(self.path, self.catalogue)
+        raise DamagedError(
+            f"{self.location}: its shards are not in {shards_beside(self.path)}; a cache that is moved or renamed takes"
+            f" this folder along, named like the file; if it is lost, {self.repair()}"
+        )
 
     def _place(self, set_name: str, shard: int) -> _Place:
         """Find and check the file that holds some rows of a set."""
@@ -311,6 +336,7 @@ class FeatureStore:
         try:
             seal = read_seal(self._reader(location))
         except MerError as error:
+            self.check_shards()
             what = "is missing" if isinstance(error.__cause__, FileNotFoundError) else f"is damaged ({error})"
             raise DamagedError(f"shard {location} {what}; to repair it {self.repair()}") from error
         index = self.index(set_name)

@@ -38,9 +38,10 @@ def verify(path: Path | str) -> list[Problem]:
     Raises
     ------
     MerError
-        If the catalogue or pack itself cannot be opened.
+        If the catalogue or pack itself cannot be opened, or none of its shards is there.
     """
     store = FeatureStore.open(path)
+    store.check_shards()
     return [problem for name in store.sets for problem in _check_set(store, name)]
 
 

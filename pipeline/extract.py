@@ -20,12 +20,14 @@ import numpy.typing as npt
 
 from mer.cache import (
     Catalogue,
+    DamagedError,
     Fate,
     LabelColumn,
     MerError,
     SetIndex,
     UtteranceTable,
     atomic_write,
+    check_not_renamed,
     read_catalogue,
     read_shard_index,
     shard_folder,
@@ -194,9 +196,18 @@ def make_corpus(options: ExtractOptions) -> Corpus:
 
 
 def _previous(catalogue: Path, corpus: str) -> Catalogue | None:
+    """Read the catalogue that is there, if this run may add to it."""
     if not catalogue.exists():
         return None
-    found = read_catalogue(catalogue)
+    try:
+        found = read_catalogue(catalogue)
+    except DamagedError as error:
+        raise DamagedError(f"{error} (remove it and run this again; finished shards are found by name)") from error
+    except MerError as error:
+        raise MerError(f"{error}; choose another file with --out") from error
+    if found.packed or found.datasheet:
+        raise MerError(f"{catalogue} is a pack, to which nothing is added; choose another file with --out")
+    check_not_renamed(catalogue, found)
     if found.corpus.get("name") != corpus:
         raise MerError(
             f"{catalogue} holds corpus {found.corpus.get('name')!r}, not {corpus!r}; choose another file with --out"

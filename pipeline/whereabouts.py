@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from mer.cache import MerError, atomic_write, shard_folder
+from mer.cache import MerError, atomic_write, shards_beside
 
 
 def side_folder(catalogue: Path) -> Path:
     """Folder beside a catalogue that holds its shards and what else belongs to this machine alone."""
-    return shard_folder(catalogue, "x").parent.resolve()
+    return shards_beside(catalogue).resolve()
 
 
 @contextmanager

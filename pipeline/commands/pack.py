@@ -72,7 +72,7 @@ def pack(
     ] = None,
 ) -> None:
     """Make one self-contained file with licence and datasheet, checking every utterance on the way."""
-    from mer.cache import FeatureStore, PackOptions
+    from mer.cache import FeatureStore, PackOptions, shards_beside
     from mer.cache import pack as write
     from mer.pipeline.console import progress_bar, results, status
     from mer.pipeline.describe import sized
@@ -107,7 +107,7 @@ def pack(
         made = write(store, out, options, advance)
     results.print(f"pack: {made[0]} ({sized(sum(path.stat().st_size for path in made))})", soft_wrap=True)
     if len(made) > 1:
-        results.print(f"in {len(made) - 1} parts under {made[0].with_suffix('.shards')}", soft_wrap=True)
+        results.print(f"in {len(made) - 1} parts under {shards_beside(made[0])}", soft_wrap=True)
     sheet = FeatureStore.open(made[0]).catalogue.datasheet
     for sentence in (*sheet.get("changes", ()), *sheet.get("gaps", ())):
         status.print(f"noted: {sentence}", soft_wrap=True)

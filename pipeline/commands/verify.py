@@ -18,7 +18,7 @@ def verify(
     import json
     from dataclasses import asdict
 
-    from mer.cache import FeatureStore, sweep_partials
+    from mer.cache import FeatureStore, shards_beside, sweep_partials
     from mer.cache import verify as check
     from mer.pipeline.console import results, status, table
     from mer.pipeline.describe import sized
@@ -27,8 +27,7 @@ def verify(
         store = FeatureStore.open(file)
         problems = check(file)
     if "://" not in file:
-        shards = store.path.parent / f"{store.path.stem}.shards"
-        for partial in sweep_partials(shards) if shards.is_dir() else ():
+        for partial in sweep_partials(shards_beside(file)):
             status.print(f"removed {partial.name}, left behind by an interrupted write", soft_wrap=True)
     if as_json:
         typer.echo(json.dumps([asdict(problem) for problem in problems], indent=2, ensure_ascii=False))

@@ -143,6 +143,49 @@ def test_a_missing_shard_names_the_file_and_the_command(make_cache: Cache) -> No
     assert all(p.set_name == name and "is missing" in p.what for p in problems)
 
 
+def test_a_link_reads_what_it_leads_to(make_cache: Cache, tmp_path: Path) -> None:
+    path, link = make_cache(), tmp_path / "away" / "link.h5"
+    link.parent.mkdir()
+    link.symlink_to(path)
+    store = FeatureStore.open(link)
+    name = store.pick("audio")
+    assert np.array_equal(store.load(name, verify=True).values, FeatureStore.open(path).load(name).values)
+    assert verify(link) == []
+    made = pack(link, tmp_path / "pack.h5", PackOptions("MIT"))[0]
+    link.with_name("packed.h5").symlink_to(made)
+    assert verify(link.with_name("packed.h5")) == []
+
+
+def test_shards_beside_a_link_come_before_those_of_its_file(make_cache: Cache, tmp_path: Path) -> None:
+    """As in the Hub's own cache, where every file is a link to one named by its hash."""
+    path = make_cache()
+    blob = tmp_path / "blobs" / "0123abcd"
+    blob.parent.mkdir()
+    path.rename(blob)
+    path.symlink_to(blob)
+    assert verify(path) == []
+
+
+def test_a_cache_renamed_without_its_shards_says_which_folder_to_rename(make_cache: Cache, tmp_path: Path) -> None:
+    renamed = make_cache().rename(tmp_path / "other.h5")
+    store = FeatureStore.open(renamed)
+    for attempt in (lambda: verify(renamed), lambda: store.load(store.pick("audio"))):
+        with pytest.raises(DamagedError, match=r"lie in .*/tiny\.shards; rename that folder to other\.shards"):
+            attempt()
+    (tmp_path / "tiny.shards").rename(tmp_path / "other.shards")
+    assert verify(renamed) == []
+
+
+def test_a_cache_moved_without_its_shards_says_which_folder_is_missing(make_cache: Cache, tmp_path: Path) -> None:
+    (tmp_path / "away").mkdir()
+    moved = make_cache().rename(tmp_path / "away" / "tiny.h5")
+    told = r"not in .*away/tiny\.shards; .* takes this folder along, .*; if it is lost, run: mer extract"
+    with pytest.raises(DamagedError, match=told):
+        verify(moved)
+    with pytest.raises(DamagedError, match=told):
+        FeatureStore.open(moved).read(FeatureStore.open(moved).pick("audio"), "train/dia0_utt0")
+
+
 def test_a_damaged_utterance_is_found_on_reading_and_named_by_verify(make_cache: Cache) -> None:
     path = make_cache()
     store = FeatureStore.open(path)
