@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import filecmp
 import hashlib
 import importlib
 import itertools
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,10 +20,10 @@ import numpy as np
 import numpy.typing as npt
 from packaging.licenses import InvalidLicenseExpression, canonicalize_license_expression
 
-from .atomic import atomic_write
-from .catalogue import Catalogue, SetIndex, put_catalogue, shard_folder, write_catalogue
+from .atomic import atomic_write, followed
+from .catalogue import Catalogue, SetIndex, put_catalogue, read_catalogue, shard_folder, write_catalogue
 from .errors import MerError
-from .hdf import MOST_TIMES_SMALLER, create, extent, link_name, put_array, put_attributes, put_strings
+from .hdf import MOST_TIMES_SMALLER, create, extent, json_text, link_name, put_array, put_attributes, put_strings
 from .seal import Extent, block_size, write_seal
 from .shard import ARRAYS, SOURCE_BYTES, Fate, ShardInfo, ShardRows, checksum, put_header, shard_name
 from .spec import FeatureSpec
@@ -40,6 +43,7 @@ PATH = re.compile(r"(?:[A-Za-z]:)?[\\/]|~|\.{1,2}[\\/]")
 FLOAT16_MAX = float(np.finfo(np.float16).max)
 
 Progress = Callable[[int], None]
+Writing = Callable[[Path], AbstractContextManager[Path]]
 
 
 @dataclass(frozen=True)
@@ -119,7 +123,11 @@ class _SetPlan:
 
 
 def pack(
-    source: FeatureStore | Path | str, out: Path | str, options: PackOptions, progress: Progress | None = None
+    source: FeatureStore | Path | str,
+    out: Path | str,
+    options: PackOptions,
+    progress: Progress | None = None,
+    overwrite: bool = False,
 ) -> list[Path]:
     """Make a pack; equal sources and options give equal bytes.
 
@@ -131,6 +139,8 @@ def pack(
         The pack, `.h5`. With `max_bytes` it is a catalogue and the parts lie in `<stem>.shards` beside it.
     progress
         Called with the number of bytes of features dealt with since the last call.
+    overwrite
+        Whether files that are there, and are not the very pack already, are replaced.
 
     Returns
     -------
@@ -139,7 +149,8 @@ def pack(
     Raises
     ------
     MerError
-        If the corpus is gated and sharing is not confirmed, nothing is left to pack, or the disk is full.
+        If the corpus is gated and sharing is not confirmed, nothing is left to pack, another file is there, or the
+        disk is full.
     DamagedError
         If features of the source are damaged.
     """
@@ -147,6 +158,8 @@ def pack(
     out = Path(out)
     if out.exists() and str(out.resolve()) == str(Path(store.location).resolve()):
         raise MerError(f"{out} cannot be packed onto itself; give another name with -o")
+    if out.is_dir():
+        raise MerError(f"{out} is a folder; name the .h5 file to write with -o")
     stripped = _check_terms(store, options)
     rows = _rows(store, options)
     plans: dict[str, _SetPlan] = {}
@@ -156,15 +169,46 @@ def pack(
             raise MerError(f"{plan.source} and {plans[name].source} become the same set {name}; name one with --set")
         plans[name] = plan
     catalogue = _catalogue(store, options, rows, plans, stripped)
+    if not overwrite:
+        _refuse_another(out, catalogue)
+    writing = partial(_new_file, overwrite=overwrite)
     report = progress or (lambda _: None)
     if options.max_bytes is None:
-        _write_one(store, out, catalogue, plans, options.compression, report)
+        with writing(out) as temporary:
+            _write_one(store, temporary, catalogue, plans, options.compression, report)
         return [out]
     keys, parts = catalogue.utterances.keys, []
     for name, plan in plans.items():
-        parts += _write_parts(store, shard_folder(out, name), keys, plan, options.max_bytes, report)
-    write_catalogue(out, replace(catalogue, packed=False))
+        parts += _write_parts(store, shard_folder(out, name), keys, plan, options.max_bytes, writing, report)
+    with writing(out) as temporary:
+        write_catalogue(temporary, replace(catalogue, packed=False))
     return [out, *parts]
+
+
+def _refuse_another(out: Path, catalogue: Catalogue) -> None:
+    """Refuse, before the long work, to replace a file that is plainly not the pack to be made."""
+    if not out.exists():
+        return
+    try:
+        there = read_catalogue(out)
+    except MerError as error:  # no cache or pack at all
+        raise MerError(_taken(out)) from error
+    same = there.utterances.keys == catalogue.utterances.keys and list(there.sets) == list(catalogue.sets)
+    if not same or json_text(there.datasheet) != json_text(catalogue.datasheet):
+        raise MerError(_taken(out))
+
+
+@contextmanager
+def _new_file(path: Path, overwrite: bool) -> Iterator[Path]:
+    """Write a file whole or not at all; what is there is replaced when asked for, or when it has the very bytes."""
+    with atomic_write(followed(path)) as temporary:
+        yield temporary
+        if not overwrite and path.exists() and not filecmp.cmp(temporary, path, shallow=False):
+            raise MerError(_taken(path))
+
+
+def _taken(path: Path) -> str:
+    return f"{path} is there already and is another file; choose another name with -o, or replace it with --overwrite"
 
 
 # ------------------------------------------------------------------------------------------------------ choices
@@ -371,7 +415,7 @@ def _gaps(catalogue: Catalogue) -> list[str]:
 
 def _write_one(
     store: FeatureStore,
-    out: Path,
+    path: Path,
     catalogue: Catalogue,
     plans: Mapping[str, _SetPlan],
     compression: str,
@@ -384,22 +428,27 @@ def _write_one(
     block = block_size(entries)
     plain: dict[str, Extent] = {}
     packed: dict[str, tuple[Extent, ...]] = {}
-    with atomic_write(out) as temporary:
-        with create(temporary, block, aligned=compression == "none") as file:
-            put_catalogue(file, catalogue)
-            for name, plan in plans.items():
-                group = file["sets"][link_name(name)]
-                put_array(group, "offsets", np.concatenate([[0], np.cumsum(plan.index.length)]).astype(np.int64))
-                put_strings(group, "notes", plan.notes)
-                _allocate(group, plan.index.spec, int(plan.index.length.sum()), compression)
-                group["checksums"][...] = _stream(store, plan, group, np.arange(len(plan.rows)), progress)
-                for array in ARRAYS:
-                    _note_extents(group[array], plain, packed)
-        write_seal(temporary, block, plain, packed)
+    with create(path, block, aligned=compression == "none") as file:
+        put_catalogue(file, catalogue)
+        for name, plan in plans.items():
+            group = file["sets"][link_name(name)]
+            put_array(group, "offsets", np.concatenate([[0], np.cumsum(plan.index.length)]).astype(np.int64))
+            put_strings(group, "notes", plan.notes)
+            _allocate(group, plan.index.spec, int(plan.index.length.sum()), compression)
+            group["checksums"][...] = _stream(store, plan, group, np.arange(len(plan.rows)), progress)
+            for array in ARRAYS:
+                _note_extents(group[array], plain, packed)
+    write_seal(path, block, plain, packed)
 
 
 def _write_parts(
-    store: FeatureStore, folder: Path, keys: list[str], plan: _SetPlan, max_bytes: int, progress: Progress
+    store: FeatureStore,
+    folder: Path,
+    keys: list[str],
+    plan: _SetPlan,
+    max_bytes: int,
+    writing: Writing,
+    progress: Progress,
 ) -> list[Path]:
     """Write one set as shards of bounded size and enter them into the plan's index."""
     paths, index = [], plan.index
@@ -413,7 +462,7 @@ def _write_parts(
             index.length[positions],
             index.checksums[positions],
         )
-        info, sums = _write_part(store, folder, plan, positions, rows, progress)
+        info, sums = _write_part(store, folder, plan, positions, rows, writing, progress)
         index.shards.append(info)
         index.shard[positions], index.start[positions], index.checksums[positions] = number, rows.offsets[:-1], sums
         paths.append(folder / f"{info.name}.h5")
@@ -443,13 +492,14 @@ def _write_part(
     plan: _SetPlan,
     positions: npt.NDArray[np.int64],
     rows: ShardRows,
+    writing: Writing,
     progress: Progress,
 ) -> tuple[ShardInfo, npt.NDArray[np.uint64]]:
     spec = plan.index.spec
     name = shard_name(spec, rows.keys, [source.tobytes() for source in rows.sources])
     block = block_size(len(ARRAYS))
     plain: dict[str, Extent] = {}
-    with atomic_write(folder / f"{name}.h5") as temporary:
+    with writing(folder / f"{name}.h5") as temporary:
         with create(temporary, block) as file:
             put_header(file, spec, rows)
             _allocate(file, spec, int(rows.lengths.sum()), "none")

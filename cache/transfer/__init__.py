@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..atomic import followed
 from ..catalogue import shard_folder
 from ..errors import MerError
 from ..shard import read_shard_index
@@ -153,6 +154,7 @@ def pull(
     sha256: str | None = None,
     patience: Patience | None = None,
     on_progress: Progress = _silent,
+    overwrite: bool = False,
 ) -> Pulled:
     """Fetch a pack, verify it, and only then give it its name.
 
@@ -168,21 +170,26 @@ def pull(
         Hash the file must have; by default the one its publisher put beside it.
     on_progress
         Called with bytes so far and bytes in all of the file being fetched.
+    overwrite
+        Whether another file that has the name already is replaced.
 
     Raises
     ------
     MerError
-        If it cannot be fetched, does not match its hash, or is no whole pack. An interrupted pull keeps its bytes in
-        the folder `TARGET.partial` and goes on from there next time.
+        If another file has the name already, it cannot be fetched, does not match its hash, or is no whole pack. An
+        interrupted pull keeps its bytes in the folder `TARGET.partial` and goes on from there next time.
     """
     if sha256 is not None and not re.fullmatch(r"[0-9a-fA-F]{64}", sha256):
         raise MerError(f"sha256 {sha256!r} is not one; it has 64 digits from 0 to f")
     remote = _remote(url, revision)
-    path = Path(remote.name) if target is None else target / remote.name if target.is_dir() else target
+    path = followed(Path(remote.name) if target is None else target / remote.name if target.is_dir() else target)
     patience = patience or Patience()
     expected = (sha256 or read_sidecar(remote, patience) or _hub_sha256(remote, patience) or "").lower()
     if path.exists() and expected and sha256_of(path) == expected:
         return Pulled(path, expected, path.stat().st_size, False, True)
+    if path.exists() and not overwrite:
+        what = f"is not what {remote.url} has" if expected else f"{remote.url} has no sha256 to compare it with"
+        raise MerError(f"{path} is there already and {what}; choose another --out, or replace it with --overwrite")
     staging = path.with_name(path.name + ".partial")
     made = staging.exists()
     staging.mkdir(parents=True, exist_ok=True)
@@ -296,7 +303,7 @@ def resolve_features(location: str | Path, folder: Path, *, patience: Patience |
         expected = read_sidecar(remote, patience or Patience()) if kept else None
         if kept and expected and _noted(kept) == expected:
             return kept
-        return pull(url, home, patience=patience).path
+        return pull(url, home, patience=patience, overwrite=True).path
     except TransferError as error:
         if kept is None:
             raise

@@ -39,6 +39,7 @@ def pack(
             rich_help_panel=TERMS,
         ),
     ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file that is there.")] = False,
     sets: Annotated[
         list[str] | None,
         typer.Option("--set", help="Feature set, encoder or modality to keep. Repeatable.", rich_help_panel=WHAT),
@@ -104,7 +105,7 @@ def pack(
             bar.advance((done + count) // 10**6 - done // 10**6)
             done += count
 
-        made = write(store, out, options, advance)
+        made = write(store, out, options, advance, overwrite)
     results.print(f"pack: {made[0]} ({sized(sum(path.stat().st_size for path in made))})", soft_wrap=True)
     if len(made) > 1:
         results.print(f"in {len(made) - 1} parts under {shards_beside(made[0])}", soft_wrap=True)

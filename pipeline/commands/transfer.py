@@ -45,6 +45,7 @@ def pull(
     sha256: Annotated[
         str | None, typer.Option(help="Hash it must have; without it the one beside it on the server.")
     ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file that is there.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Fetch a pack, check it to the last byte, and only then give it its name.
@@ -62,6 +63,7 @@ def pull(
             out,
             revision=revision,
             sha256=sha256,
+            overwrite=overwrite,
             on_progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
     if not got.vouched:

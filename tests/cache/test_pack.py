@@ -344,6 +344,49 @@ def test_diff_finds_changed_labels_and_text(make_cache: Cache, tmp_path: Path) -
     }
 
 
+@pytest.mark.parametrize("max_bytes", [None, 1 << 20], ids=["in one file", "in parts"])
+def test_another_file_is_replaced_only_when_asked_for(make_cache: Cache, tmp_path: Path, max_bytes: int | None) -> None:
+    source, out = make_cache(), tmp_path / "out.h5"
+    options = PackOptions("MIT", max_bytes=max_bytes)
+    files = pack(source, out, options)
+    before = {path: path.read_bytes() for path in files}
+    assert pack(source, out, options) == files  # the very bytes are no other file
+    recast = replace(options, dtype="float32")
+    catalogue = read_catalogue(source)
+    catalogue.utterances.text[0] = "other words"  # nothing that the datasheet counts
+    write_catalogue(source, catalogue)
+    for changed in (options, recast, replace(options, citation="Us, 2025")):
+        with pytest.raises(MerError, match=r"out\.h5 is there already .*--overwrite"):
+            pack(source, out, changed)
+    assert {path: path.read_bytes() for path in files} == before
+    assert not list(tmp_path.rglob("*.partial"))
+    pack(source, out, recast, overwrite=True)
+    assert FeatureStore.open(out).utterances.text[0] == "other words"
+    assert verify(out) == []
+
+
+def test_what_is_no_pack_is_not_packed_over(make_cache: Cache, tmp_path: Path) -> None:
+    source, notes = make_cache(), tmp_path / "notes.h5"
+    notes.write_text("mine")
+    with pytest.raises(MerError, match=r"notes\.h5 is there already"):
+        pack(source, notes, PackOptions("MIT"))
+    assert notes.read_text() == "mine"
+    for overwrite in (False, True):
+        with pytest.raises(MerError, match="is a folder; name the"):
+            pack(source, tmp_path, PackOptions("MIT"), overwrite=overwrite)
+
+
+def test_packing_over_a_link_writes_the_file_it_leads_to(make_cache: Cache, tmp_path: Path) -> None:
+    source, out, link = make_cache(), tmp_path / "out.h5", tmp_path / "link.h5"
+    pack(source, out, PackOptions("MIT"))
+    link.symlink_to(out)
+    pack(source, link, PackOptions("CC0-1.0"), overwrite=True)
+    assert link.readlink() == out
+    assert FeatureStore.open(out).catalogue.datasheet["license"] == "CC0-1.0"
+    with pytest.raises(MerError, match="cannot be packed onto itself"):
+        pack(out, link, PackOptions("MIT"), overwrite=True)
+
+
 def test_a_missing_plugin_is_told(make_cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = make_cache()
     monkeypatch.setitem(sys.modules, "hdf5plugin", None)

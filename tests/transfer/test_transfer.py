@@ -75,6 +75,34 @@ def test_pull_over_http(tmp_path, site, pack):
     assert verify(got.path) == []
 
 
+def test_another_file_is_replaced_only_when_asked_for(tmp_path, site, pack):
+    target = tmp_path / "got.h5"
+    target.write_text("mine")
+    with servers.serving(servers.Files, folder=site) as server:
+        url = f"{server.url}/pack.h5"
+        with pytest.raises(MerError, match=r"got\.h5 is there already and is not what http.* has; .*--overwrite"):
+            pull(url, target)
+        assert server.sent < 1000  # the sha256 only
+        assert target.read_text() == "mine"
+        pull(url, target, overwrite=True)
+        assert target.read_bytes() == pack.read_bytes()
+        assert pull(url, target).path == target  # the very bytes are no other file
+        (site / "pack.h5.sha256").unlink()
+        with pytest.raises(MerError, match="has no sha256 to compare it with"):
+            pull(url, target)
+    assert nothing_left(tmp_path)
+
+
+def test_a_link_is_pulled_to_where_it_leads(tmp_path, parts):
+    push(parts, f"file://{tmp_path}/shared/meld.h5")
+    link = tmp_path / "link.h5"
+    link.symlink_to(tmp_path / "kept/got.h5")
+    (tmp_path / "kept").mkdir()
+    pull(f"file://{tmp_path}/shared/meld.h5", link)
+    assert link.is_symlink()
+    assert verify(link) == verify(tmp_path / "kept/got.h5") == []
+
+
 def test_five_dropped_connections(tmp_path, site, pack):
     with servers.serving(servers.Files, folder=site, drops=5, drop_after=1000) as server:
         got = pull(f"{server.url}/pack.h5", tmp_path / "got.h5", patience=hurried())
@@ -250,7 +278,7 @@ def test_reading_in_place_fetches_only_what_is_asked_for(tmp_path, make_pack):
     assert sent < 0.1 * pack.stat().st_size, f"{sent} of {pack.stat().st_size} bytes were sent"
 
 
-def test_resolve_features(tmp_path, site, pack, caplog):
+def test_resolve_features(tmp_path, site, pack, make_pack, caplog):
     kept = tmp_path / "user"
     assert resolve_features(pack, kept) == pack
     assert not kept.exists()
@@ -260,6 +288,11 @@ def test_resolve_features(tmp_path, site, pack, caplog):
         sent = server.sent
         assert resolve_features(url, kept) == first
         assert server.sent - sent < 1000  # the sha256 only
+        newer = make_pack(tmp_path / "newer", steps=31)
+        shutil.copy(newer, site / "pack.h5")
+        (site / "pack.h5.sha256").write_text(remote.sidecar_line(remote.sha256_of(newer), "pack.h5"))
+        assert resolve_features(url, kept) == first  # a new version takes the place of the old one
+    assert first.read_bytes() == newer.read_bytes()
     assert first.is_relative_to(kept)
     assert first.name == "pack.h5"
     offline = resolve_features(url, kept, patience=Patience(attempts=2, pause_seconds=0.001))
