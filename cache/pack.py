@@ -24,6 +24,7 @@ from .atomic import atomic_write, followed
 from .catalogue import Catalogue, SetIndex, put_catalogue, read_catalogue, shard_folder, write_catalogue
 from .errors import MerError
 from .hdf import MOST_TIMES_SMALLER, create, extent, json_text, link_name, put_array, put_attributes, put_strings
+from .progress import Progress, tally
 from .seal import Extent, block_size, write_seal
 from .shard import ARRAYS, SOURCE_BYTES, Fate, ShardInfo, ShardRows, checksum, put_header, shard_name
 from .spec import FeatureSpec
@@ -42,7 +43,7 @@ FOLDERS = re.compile(r"(?:[A-Za-z]:)?[\\/](?:[^\s\\/'\"]+[\\/])+")
 PATH = re.compile(r"(?:[A-Za-z]:)?[\\/]|~|\.{1,2}[\\/]")
 FLOAT16_MAX = float(np.finfo(np.float16).max)
 
-Progress = Callable[[int], None]
+Counter = Callable[[int], None]
 Writing = Callable[[Path], AbstractContextManager[Path]]
 
 
@@ -138,7 +139,7 @@ def pack(
     out
         The pack, `.h5`. With `max_bytes` it is a catalogue and the parts lie in `<stem>.shards` beside it.
     progress
-        Called with the number of bytes of features dealt with since the last call.
+        Called with the bytes of features dealt with so far, and those in all.
     overwrite
         Whether files that are there, and are not the very pack already, are replaced.
 
@@ -172,7 +173,7 @@ def pack(
     if not overwrite:
         _refuse_another(out, catalogue)
     writing = partial(_new_file, overwrite=overwrite)
-    report = progress or (lambda _: None)
+    report = tally(progress, sum(plan.index.value_bytes() for plan in plans.values()))
     if options.max_bytes is None:
         with writing(out) as temporary:
             _write_one(store, temporary, catalogue, plans, options.compression, report)
@@ -419,7 +420,7 @@ def _write_one(
     catalogue: Catalogue,
     plans: Mapping[str, _SetPlan],
     compression: str,
-    progress: Progress,
+    report: Counter,
 ) -> None:
     entries = len(ARRAYS) * len(plans)
     if compression != "none":
@@ -435,7 +436,7 @@ def _write_one(
             put_array(group, "offsets", np.concatenate([[0], np.cumsum(plan.index.length)]).astype(np.int64))
             put_strings(group, "notes", plan.notes)
             _allocate(group, plan.index.spec, int(plan.index.length.sum()), compression)
-            group["checksums"][...] = _stream(store, plan, group, np.arange(len(plan.rows)), progress)
+            group["checksums"][...] = _stream(store, plan, group, np.arange(len(plan.rows)), report)
             for array in ARRAYS:
                 _note_extents(group[array], plain, packed)
     write_seal(path, block, plain, packed)
@@ -448,7 +449,7 @@ def _write_parts(
     plan: _SetPlan,
     max_bytes: int,
     writing: Writing,
-    progress: Progress,
+    report: Counter,
 ) -> list[Path]:
     """Write one set as shards of bounded size and enter them into the plan's index."""
     paths, index = [], plan.index
@@ -462,7 +463,7 @@ def _write_parts(
             index.length[positions],
             index.checksums[positions],
         )
-        info, sums = _write_part(store, folder, plan, positions, rows, writing, progress)
+        info, sums = _write_part(store, folder, plan, positions, rows, writing, report)
         index.shards.append(info)
         index.shard[positions], index.start[positions], index.checksums[positions] = number, rows.offsets[:-1], sums
         paths.append(folder / f"{info.name}.h5")
@@ -493,7 +494,7 @@ def _write_part(
     positions: npt.NDArray[np.int64],
     rows: ShardRows,
     writing: Writing,
-    progress: Progress,
+    report: Counter,
 ) -> tuple[ShardInfo, npt.NDArray[np.uint64]]:
     spec = plan.index.spec
     name = shard_name(spec, rows.keys, [source.tobytes() for source in rows.sources])
@@ -503,7 +504,7 @@ def _write_part(
         with create(temporary, block) as file:
             put_header(file, spec, rows)
             _allocate(file, spec, int(rows.lengths.sum()), "none")
-            sums = _stream(store, plan, file, positions, progress)
+            sums = _stream(store, plan, file, positions, report)
             file["checksums"][...] = sums
             for array in ARRAYS:
                 _note_extents(file[array], plain, {})
@@ -528,7 +529,7 @@ def _allocate(group: h5py.Group, spec: FeatureSpec, steps: int, compression: str
 
 
 def _stream(
-    store: FeatureStore, plan: _SetPlan, group: h5py.Group, positions: npt.NDArray[np.int64], progress: Progress
+    store: FeatureStore, plan: _SetPlan, group: h5py.Group, positions: npt.NDArray[np.int64], report: Counter
 ) -> npt.NDArray[np.uint64]:
     """Copy features piece by piece, each compared with its checksum, and return the checksums of what was written."""
     index, at = plan.index, 0
@@ -544,7 +545,7 @@ def _stream(
             for position, (a, b) in zip(piece.tolist(), bounds, strict=True):
                 sums[position] = checksum(values[a:b], block.times[a:b], valid[a:b])
         at = end
-        progress(values.nbytes)
+        report(values.nbytes)
     return sums
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from .catalogue import SetIndex
 from .errors import MerError
+from .progress import Progress, tally
 from .shard import Fate, ShardIndex, checksum, read_shard_index
 from .source import is_url
 from .store import FeatureStore
@@ -28,8 +29,15 @@ class Problem:
     repair: str
 
 
-def verify(path: Path | str) -> list[Problem]:
+def verify(path: Path | str, progress: Progress | None = None) -> list[Problem]:
     """Compare every checksum and check every invariant of the format, one utterance in memory at a time.
+
+    Parameters
+    ----------
+    path
+        Cache or pack; a URL is read in place.
+    progress
+        Called with the bytes of features checked so far, and those in all.
 
     Returns
     -------
@@ -42,11 +50,13 @@ def verify(path: Path | str) -> list[Problem]:
     """
     store = FeatureStore.open(path)
     store.check_shards()
-    return [problem for name in store.sets for problem in _check_set(store, name)]
+    report = tally(progress, sum(index.value_bytes() for index in store.sets.values()))
+    return [problem for name in store.sets for problem in _check_set(store, name, report)]
 
 
-def _check_set(store: FeatureStore, set_name: str) -> Iterator[Problem]:
+def _check_set(store: FeatureStore, set_name: str, report: Callable[[int], None]) -> Iterator[Problem]:
     index, keys = store.index(set_name), store.utterances.keys
+    step_bytes = index.value_bytes() // max(1, int(index.length.sum()))
     broken: dict[int, str] = {}
     for shard in range(len(index.shards)):
         told = _check_shard(store, set_name, shard)
@@ -60,6 +70,7 @@ def _check_set(store: FeatureStore, set_name: str) -> Iterator[Problem]:
         what = what or _check_row(store, set_name, index, row)
         if what:
             yield Problem(key, set_name, what, store.repair())
+        report(int(index.length[row]) * step_bytes)
 
 
 def _check_shard(store: FeatureStore, set_name: str, shard: int) -> str:

@@ -6,18 +6,21 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import (
     BarColumn,
+    DownloadColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
     SpinnerColumn,
     TaskID,
     TextColumn,
     TimeRemainingColumn,
+    TransferSpeedColumn,
 )
 from rich.table import Table
 
@@ -94,6 +97,15 @@ def clock(seconds: float) -> str:
     return f"{whole} s" if whole < 90 else f"{whole // 60} min" if whole < 5400 else f"{whole / 3600:.1f} h"
 
 
+def sized(count: float) -> str:
+    """Bytes in the unit that reads best."""
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
 @contextmanager
 def progress_bar(label: str, total: int, fields: str = "") -> Iterator[ProgressBar]:
     """Show a bar with count, rate and remaining time on stderr; a line a minute when stderr is no terminal."""
@@ -105,17 +117,38 @@ def progress_bar(label: str, total: int, fields: str = "") -> Iterator[ProgressB
         TextColumn("{task.fields[extra]}"),
         TimeRemainingColumn(),
     ]
-    with Progress(*columns, console=status, transient=True, disable=not status.is_terminal) as progress:
+    with _progress(columns) as progress:
         yield ProgressBar(progress, progress.add_task(label, total=total, extra=fields))
+
+
+@contextmanager
+def byte_bar(label: str, total: int | None = None) -> Iterator[ProgressBar]:
+    """Show a bar as `progress_bar` does, that counts bytes; the total may become known later."""
+    columns = [
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    ]
+    with _progress(columns) as progress:
+        yield ProgressBar(progress, progress.add_task(label, total=total, extra=""), sized)
+
+
+def _progress(columns: Sequence[ProgressColumn]) -> Progress:
+    return Progress(*columns, console=status, transient=True, disable=not status.is_terminal)
 
 
 class ProgressBar:
     """Handle of one bar."""
 
-    def __init__(self, progress: Progress, task: TaskID) -> None:
+    def __init__(self, progress: Progress, task: TaskID, written: Callable[[int], str] = str) -> None:
         self._progress = progress
         self._task = task
         self._pace = Pace()
+        self._written = written
+        self._begun_at: int | None = None
 
     def advance(self, steps: int = 1, extra: str | None = None) -> None:
         """Move the bar on and, when given, renew the words beside it."""
@@ -123,14 +156,24 @@ class ProgressBar:
             self._progress.advance(self._task, steps)
         else:
             self._progress.update(self._task, advance=steps, extra=extra)
-        if self._progress.disable and self._pace.due():
-            self._print_line()
+        self._moved(0)
 
-    def _print_line(self) -> None:
+    def put(self, done: int, total: int | None) -> None:
+        """Put the bar where it is told to be; the first call may come from the middle of something resumed."""
+        self._progress.update(self._task, completed=done, total=total)
+        self._moved(done)
+
+    def _moved(self, first: int) -> None:
+        self._begun_at = first if self._begun_at is None else self._begun_at
+        if self._progress.disable and self._pace.due():
+            self._print_line(self._begun_at)
+
+    def _print_line(self, begun_at: int) -> None:
         task = next(task for task in self._progress.tasks if task.id == self._task)
-        done, total = int(task.completed), int(task.total or 0)
-        words = [f"{task.description} {done}/{total}", task.fields["extra"]]
-        if done:
+        done, total = int(task.completed), None if task.total is None else int(task.total)
+        counted = "/".join(self._written(count) for count in (done, total) if count is not None)
+        words = [f"{task.description} {counted}", task.fields["extra"]]
+        if total is not None and done > begun_at:
             seconds = time.monotonic() - self._pace.begun
-            words.append(f"about {clock((total - done) * seconds / done)} left")
+            words.append(f"about {clock((total - done) * seconds / (done - begun_at))} left")
         status.print(" · ".join(word for word in words if word), soft_wrap=True, markup=False, highlight=False)

@@ -9,19 +9,10 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from .console import table
+from .console import sized, table
 
 MOST_REASONS = 3
 SHOWN_TERMS = ("license", "terms", "citation", "contact", "title", "description", "gaps")
-
-
-def sized(count: float) -> str:
-    """Bytes in the unit that reads best."""
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"
 
 
 def layers_of(encoder: Mapping[str, Any], stack: int) -> str:

@@ -24,8 +24,11 @@ from pathlib import Path
 from typing import Any
 
 from mer.cache import MerError
+from mer.cache.source import is_url
 from mer.stages.heads.configs import CONTEXTS, fractions
 from mer.stages.registry import suggest
+
+from .console import byte_bar
 
 CLASS_WEIGHTS = ("none", "balanced", "sqrt")
 PARALLEL = ("auto", "stacked", "sequential")
@@ -214,7 +217,10 @@ def _local(features: Any) -> Any:
     from mer.cache.transfer import resolve_features
     from mer.stages.user_cache import user_cache
 
-    return resolve_features(features, user_cache("packs")) if isinstance(features, str) else features
+    if not is_url(features):
+        return features
+    with byte_bar("fetching") as bar:
+        return resolve_features(features, user_cache("packs"), on_progress=bar.put)
 
 
 def check_options(options: TrainOptions) -> None:

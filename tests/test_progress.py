@@ -14,7 +14,7 @@ from rich.console import Console
 
 import mer.pipeline.console
 from mer.pipeline.arena import Member
-from mer.pipeline.console import FILE_WIDTH, progress_bar, width_of_results
+from mer.pipeline.console import FILE_WIDTH, byte_bar, progress_bar, width_of_results
 from mer.pipeline.extract import extract
 from mer.pipeline.live import LiveTable
 from mer.pipeline.options import ExtractOptions
@@ -92,6 +92,26 @@ def test_off_a_terminal_a_bar_writes_a_line_a_minute(
         "extracting 4/8 · 4 [clips]/s · about 2 min left",
         "extracting 6/8 · 6 [clips]/s · about 60 s left",
         "extracting 8/8 · 8 [clips]/s · about 0 s left",
+    ]
+
+
+def test_off_a_terminal_bytes_are_counted_from_where_a_transfer_goes_on(
+    monkeypatch: pytest.MonkeyPatch, minutes: Callable[[float], None]
+) -> None:
+    file = io.StringIO()
+    monkeypatch.setattr(mer.pipeline.console, "status", Console(file=file, width=80))
+    with byte_bar("fetching") as bar:
+        for minute, megabytes in ((0.5, 600), (1, 700), (1.5, 750), (2, 800), (3, 900)):
+            minutes(minute)
+            bar.put(megabytes * 10**6, 10**9)
+    with byte_bar("streaming") as bar:
+        minutes(4)
+        bar.put(1500, None)
+    assert file.getvalue().splitlines() == [
+        "fetching 700.0 MB/1.0 GB · about 3 min left",
+        "fetching 800.0 MB/1.0 GB · about 2 min left",  # 200 MB came in two minutes, 200 are left
+        "fetching 900.0 MB/1.0 GB · about 60 s left",
+        "streaming 1.5 kB",
     ]
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from ..atomic import followed
 from ..catalogue import shard_folder
 from ..errors import MerError
+from ..progress import Progress
 from ..shard import read_shard_index
 from ..source import is_url
 from ..store import FeatureStore
@@ -22,7 +23,6 @@ from .hub import HubAddress, only_file, upload
 from .remote import (
     SIDECAR,
     Patience,
-    Progress,
     Remote,
     TransferError,
     fetch_checked,
@@ -277,7 +277,9 @@ def _hub_sha256(remote: Remote, patience: Patience) -> str | None:
     return getattr(lfs, "sha256", None)
 
 
-def resolve_features(location: str | Path, folder: Path, *, patience: Patience | None = None) -> Path:
+def resolve_features(
+    location: str | Path, folder: Path, *, patience: Patience | None = None, on_progress: Progress = _silent
+) -> Path:
     """Local path of a pack named by path or URL; a URL is pulled into a folder of the user's once.
 
     Parameters
@@ -286,6 +288,8 @@ def resolve_features(location: str | Path, folder: Path, *, patience: Patience |
         A local path is returned as it is.
     folder
         Where pulled packs are kept, one sub-folder per URL.
+    on_progress
+        As for `pull`.
 
     Raises
     ------
@@ -303,7 +307,7 @@ def resolve_features(location: str | Path, folder: Path, *, patience: Patience |
         expected = read_sidecar(remote, patience or Patience()) if kept else None
         if kept and expected and _noted(kept) == expected:
             return kept
-        return pull(url, home, patience=patience, overwrite=True).path
+        return pull(url, home, patience=patience, on_progress=on_progress, overwrite=True).path
     except TransferError as error:
         if kept is None:
             raise

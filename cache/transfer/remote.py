@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import MerError
+from ..progress import Progress
 
 log = logging.getLogger(__name__)
 
@@ -39,8 +40,6 @@ _INSTALL = {
 PROTOCOLS = ("file", "memory", *_INSTALL)
 _PUTS_WHOLE = ("s3", "gs", "gcs", "abfs", "az", "memory")
 """Stores where an object appears only when its upload has finished; elsewhere it is uploaded aside and renamed."""
-
-Progress = Callable[[int, int | None], None]
 
 
 class TransferError(MerError):

@@ -247,8 +247,7 @@ def _tell_what_is_absent(name: str, index: SetIndex) -> None:
 
 
 def _print_plan(prepared: Prepared, options: ExtractOptions) -> None:
-    from mer.pipeline.console import results, table
-    from mer.pipeline.describe import sized
+    from mer.pipeline.console import results, sized, table
 
     plan = prepared.plan
     shown = table(f"plan for {options.catalogue}", "feature set", ">there", ">bytes there", ">to do", ">shards", ">dim")

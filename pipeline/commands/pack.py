@@ -75,8 +75,7 @@ def pack(
     """Make one self-contained file with licence and datasheet, checking every utterance on the way."""
     from mer.cache import FeatureStore, PackOptions, shards_beside
     from mer.cache import pack as write
-    from mer.pipeline.console import progress_bar, results, status
-    from mer.pipeline.describe import sized
+    from mer.pipeline.console import byte_bar, results, sized, status
 
     options = PackOptions(
         license=license_id,
@@ -96,16 +95,8 @@ def pack(
         max_bytes=None if max_bytes is None else parse_size(max_bytes),
     )
     store = FeatureStore.open(file)
-    total = sum(made.value_bytes() for made in store.sets.values())
-    with progress_bar("packing", max(1, total // 10**6)) as bar:
-        done = 0
-
-        def advance(count: int) -> None:
-            nonlocal done
-            bar.advance((done + count) // 10**6 - done // 10**6)
-            done += count
-
-        made = write(store, out, options, advance, overwrite)
+    with byte_bar("packing") as bar:
+        made = write(store, out, options, bar.put, overwrite)
     results.print(f"pack: {made[0]} ({sized(sum(path.stat().st_size for path in made))})", soft_wrap=True)
     if len(made) > 1:
         results.print(f"in {len(made) - 1} parts under {shards_beside(made[0])}", soft_wrap=True)

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
-
-if TYPE_CHECKING:
-    from rich.progress import Progress
 
 URLS = "hf://datasets/ORG/NAME/FILE, s3://, gs://, ssh://, file://"
 
@@ -24,8 +21,9 @@ def push(
     """Publish a pack with its sha256 beside it; on the Hub with a page that says what it is and how to use it."""
     from mer.cache import MerError
     from mer.cache.transfer import push as run
-    from mer.pipeline.console import status
+    from mer.pipeline.console import set_up_logging, status
 
+    set_up_logging()
     try:
         text = notes.read_text(encoding="utf-8") if notes else ""
     except (OSError, UnicodeDecodeError) as error:
@@ -53,32 +51,15 @@ def pull(
     Interrupted, it keeps what came in OUT.partial and goes on from there when run again.
     """
     from mer.cache.transfer import pull as run
-    from mer.pipeline.console import set_up_logging, status
+    from mer.pipeline.console import byte_bar, set_up_logging, status
 
     set_up_logging()
-    with _bar() as bar:
-        task = bar.add_task("fetching", total=None)
-        got = run(
-            url,
-            out,
-            revision=revision,
-            sha256=sha256,
-            overwrite=overwrite,
-            on_progress=lambda done, total: bar.update(task, completed=done, total=total),
-        )
+    with byte_bar("fetching") as bar:
+        got = run(url, out, revision=revision, sha256=sha256, overwrite=overwrite, on_progress=bar.put)
     if not got.vouched:
         status.print("no sha256 lies beside it on the server; its own checksums are right", soft_wrap=True)
     facts = {"path": str(got.path), "sha256": got.sha256, "bytes": got.bytes, "resumed": got.resumed}
     _print({**facts, "vouched": got.vouched}, as_json, f"{got.path}\nsha256 {got.sha256}")
-
-
-def _bar() -> Progress:
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-
-    from mer.pipeline.console import status
-
-    columns = [TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn()]
-    return Progress(*columns, TimeRemainingColumn(), console=status, transient=True)
 
 
 def _print(facts: dict[str, object], as_json: bool, text: str) -> None:

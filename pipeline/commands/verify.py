@@ -20,12 +20,11 @@ def verify(
 
     from mer.cache import FeatureStore, shards_beside, sweep_partials
     from mer.cache import verify as check
-    from mer.pipeline.console import results, status, table
-    from mer.pipeline.describe import sized
+    from mer.pipeline.console import byte_bar, results, sized, status, table
 
-    with status.status("checking"):
-        store = FeatureStore.open(file)
-        problems = check(file)
+    store = FeatureStore.open(file)
+    with byte_bar("checking") as bar:
+        problems = check(file, bar.put)
     if "://" not in file:
         for partial in sweep_partials(shards_beside(file)):
             status.print(f"removed {partial.name}, left behind by an interrupted write", soft_wrap=True)

@@ -365,6 +365,16 @@ def test_another_file_is_replaced_only_when_asked_for(make_cache: Cache, tmp_pat
     assert verify(out) == []
 
 
+@pytest.mark.parametrize("max_bytes", [None, 1 << 20], ids=["in one file", "in parts"])
+def test_packing_reports_the_bytes_of_what_is_chosen(make_cache: Cache, tmp_path: Path, max_bytes: int | None) -> None:
+    seen: list[tuple[int, int | None]] = []
+    options = PackOptions("MIT", sets=("audio",), splits=("train",), dtype="float32", max_bytes=max_bytes)
+    out = pack(make_cache(), tmp_path / "out.h5", options, lambda *one: seen.append(one))[0]
+    store = FeatureStore.open(out)
+    total = store.load(store.pick("audio")).values.nbytes
+    assert seen[-1] == (total, total)
+
+
 def test_what_is_no_pack_is_not_packed_over(make_cache: Cache, tmp_path: Path) -> None:
     source, notes = make_cache(), tmp_path / "notes.h5"
     notes.write_text("mine")

@@ -143,6 +143,16 @@ def test_a_missing_shard_names_the_file_and_the_command(make_cache: Cache) -> No
     assert all(p.set_name == name and "is missing" in p.what for p in problems)
 
 
+def test_verify_reports_every_byte_of_values(make_cache: Cache) -> None:
+    path = make_cache()
+    seen: list[tuple[int, int | None]] = []
+    verify(path, lambda *one: seen.append(one))
+    store = FeatureStore.open(path)
+    total = sum(store.load(name).values.nbytes for name in store.sets)
+    assert seen[-1] == (total, total)
+    assert seen == sorted(seen)
+
+
 def test_a_link_reads_what_it_leads_to(make_cache: Cache, tmp_path: Path) -> None:
     path, link = make_cache(), tmp_path / "away" / "link.h5"
     link.parent.mkdir()

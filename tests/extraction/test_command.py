@@ -10,7 +10,7 @@ from synthetic import write_clip, zero_bytes
 
 from mer.cache import FeatureStore
 from mer.pipeline.cli import main
-from mer.pipeline.describe import sized
+from mer.pipeline.console import sized
 
 
 def run(*arguments: object) -> int:
