@@ -147,6 +147,11 @@ def masked_mse(prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
     return weighted_mean((prediction - target).square().mean(-1), mask)
 
 
+def _times_log(share: Tensor) -> Tensor:
+    """`x log x`, 0 at 0, where `torch.xlogy` would give a NaN gradient."""
+    return share * share.clamp(min=torch.finfo(share.dtype).tiny).log()
+
+
 @in_float32
 def pseudo_kl(p: Tensor, q: Tensor, weight: Tensor | None = None) -> Tensor:
     """The released code's "KL": mean of `q (log q - p)` over the elements of rows of weight 1; can be negative.
@@ -154,14 +159,14 @@ def pseudo_kl(p: Tensor, q: Tensor, weight: Tensor | None = None) -> Tensor:
     `p` is not in log space.
     """
     rows = torch.ones(p.shape[0], device=p.device) if weight is None else weight
-    return weighted_mean((torch.xlogy(q, q) - q * p).mean(-1), rows)
+    return weighted_mean((_times_log(q) - q * p).mean(-1), rows)
 
 
 @in_float32
 def kl_divergence(p: Tensor, log_q: Tensor, weight: Tensor | None = None) -> Tensor:
     """`KL(p || q)` of distributions (B, C), the second as its logarithm, averaged over rows of weight 1."""
     rows = torch.ones(p.shape[0], device=p.device) if weight is None else weight
-    return weighted_mean((torch.xlogy(p, p) - p * log_q).sum(-1), rows)
+    return weighted_mean((_times_log(p) - p * log_q).sum(-1), rows)
 
 
 @in_float32

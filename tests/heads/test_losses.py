@@ -35,6 +35,18 @@ def test_pseudo_kl_landmarks() -> None:
     assert close(losses.pseudo_kl(agreed, agreed), -0.25)
 
 
+def test_a_share_of_zero_has_a_finite_gradient() -> None:
+    logits = torch.tensor([[0.0, 200.0, 1.0]], requires_grad=True)
+    sure = logits.softmax(-1)
+    assert sure[0, 0] == 0
+    value = losses.pseudo_kl(torch.tensor([[0.2, 0.3, 0.5]]), sure)
+    value = value + losses.kl_divergence(sure, torch.tensor([[0.2, 0.3, 0.5]]).log())
+    value.backward()
+    assert close(value, -0.3 / 3 - math.log(0.3))
+    assert logits.grad is not None
+    assert torch.isfinite(logits.grad).all()
+
+
 def test_rows_of_weight_zero_change_nothing() -> None:
     weight = torch.tensor([1.0, 1.0, 1.0, 0.0])
     extra = torch.full((1, 2), 7.0)
