@@ -41,8 +41,17 @@ class Model(nn.Module):
     """A head with the target's loss; `forward` gives loss terms when `progress` is given, outputs otherwise."""
 
     class_weight: Tensor
+    unit: Tensor
+    """Mean and standard deviation of the training rows' numbers: what a head of a `real` target learns is in them."""
 
-    def __init__(self, head: Head, context: nn.Module | None, recipe: Recipe, class_weight: Tensor | None) -> None:
+    def __init__(
+        self,
+        head: Head,
+        context: nn.Module | None,
+        recipe: Recipe,
+        class_weight: Tensor | None = None,
+        unit: Tensor | None = None,
+    ) -> None:
         super().__init__()
         self.head = head
         self.context = context
@@ -52,6 +61,7 @@ class Model(nn.Module):
         self.hide_turns = recipe.hide_turns
         weight = torch.ones(head.inputs.outputs) if class_weight is None else class_weight
         self.register_buffer("class_weight", weight.float(), persistent=False)
+        self.register_buffer("unit", torch.tensor([0.0, 1.0]) if unit is None else unit.float(), persistent=False)
 
     def forward(self, parts: Parts, layout: Layout | None = None, progress: float | None = None) -> Any:
         """Return loss terms by name (weighted), or the pair of outputs (B, C) and fused vectors (B, width).
@@ -66,6 +76,8 @@ class Model(nn.Module):
             0 to 1 over training; None asks for outputs.
         """
         values, valid, present, labels = parts
+        if self.kind == "real":
+            labels = (labels - self.unit[0]) / self.unit[1]
         batch = Batch(values, valid, present, labels if progress is not None else None)
         fused = self.head.fuse(batch)
         vector = fused.vector
@@ -74,7 +86,7 @@ class Model(nn.Module):
             vector = self._in_context(vector, layout)
         outputs = self.head.classify(vector)
         if progress is None:
-            return outputs, vector
+            return (outputs.float() * self.unit[1] + self.unit[0] if self.kind == "real" else outputs), vector
         return {"task": self.task_loss(outputs, labels), **self.head.auxiliary(batch, fused, progress)}
 
     def _in_context(self, vector: Tensor, layout: Layout) -> Tensor:
@@ -136,6 +148,15 @@ def class_weights(labels: npt.NDArray[Any], classes: int, wanted: str) -> Tensor
     return torch.from_numpy(np.where(counts > 0, weight, 1.0).astype(np.float32))
 
 
+def unit_of(labels: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    """Mean and standard deviation of the numbers of the training rows.
+
+    Heads start near zero and move in steps of the learning rate: in the numbers' own unit a mean of 50 is out of reach.
+    """
+    numbers = labels.astype(np.float64)
+    return np.array([numbers.mean(), numbers.std() or 1.0], dtype=np.float32)
+
+
 @dataclass(frozen=True)
 class Blueprint:
     """How to build the model of any seed and fold of a run."""
@@ -147,7 +168,7 @@ class Blueprint:
     inputs: HeadInputs
     recipe: Recipe
 
-    def build(self, seed: int, class_weight: Tensor | None = None) -> Model:
+    def build(self, seed: int, class_weight: Tensor | None = None, unit: Tensor | None = None) -> Model:
         """Build a model on the CPU; its initial weights depend on the seed alone.
 
         Raises
@@ -164,7 +185,7 @@ class Blueprint:
             raise MerError(
                 "settings of [context] are given but no context is chosen; add --context bigru or transformer"
             )
-        return Model(head, context, self.recipe, class_weight)
+        return Model(head, context, self.recipe, class_weight, unit)
 
     def _context(self, width: int) -> nn.Module:
         from mer.stages.heads.context import make_context

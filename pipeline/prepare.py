@@ -16,7 +16,7 @@ from mer.stages.registry import suggest
 from .arena import Arena, Member
 from .batches import epoch_shape
 from .metrics import labelled, selection_metric
-from .model import Blueprint, class_weights
+from .model import Blueprint
 from .options import MODALITIES, resolve_device
 from .protocols import Request, Splits, check_classes, copies_of, make_splits
 from .runs import head_inputs
@@ -247,9 +247,3 @@ def prior_of(label: LabelColumn, rows: npt.NDArray[np.int64], outputs: int) -> n
     if label.kind == "multi":
         return np.asarray(values.mean(0), dtype=np.float32)
     return np.array([np.median(values)], dtype=np.float32)
-
-
-def weights_of(prepared: Prepared, member: Member) -> torch.Tensor | None:
-    """Class weights of a member's training rows."""
-    wanted = prepared.options.recipe.class_weights
-    return class_weights(prepared.label.values[member.train], prepared.outputs, wanted)

@@ -132,15 +132,15 @@ class Run:
         name: str,
         state: Mapping[str, Tensor],
         normalisers: Mapping[str, Normaliser | None],
-        prior: npt.NDArray[np.float32],
+        labels: Mapping[str, npt.NDArray[np.float32]],
         facts: Mapping[str, Any],
     ) -> None:
-        """Write one trained model with what it needs to be used."""
+        """Write one trained model with what it needs to be used: `labels` has the rest, such as `prior`."""
         tensors = {f"model/{key}": tensor for key, tensor in state.items()}
         for modality, found in normalisers.items():
             if found is not None:
                 tensors |= {f"normalise/{modality}/mean": found.mean, f"normalise/{modality}/scale": found.scale}
-        tensors["prior"] = torch.from_numpy(prior)
+        tensors |= {key: torch.from_numpy(value) for key, value in labels.items()}
         save_tensors(self.model_path(name), tensors, facts)
 
     def load_member(self, name: str) -> LoadedMember:
@@ -154,7 +154,7 @@ class Run:
         path = self.model_path(name)
         tensors, facts = load_tensors(path, "train the run again")
         state = {key[len("model/") :]: t for key, t in tensors.items() if key.startswith("model/")}
-        model = self.blueprint().build(0)
+        model = self.blueprint().build(0, unit=tensors.get("unit"))
         try:
             model.load_state_dict(state)
         except RuntimeError as error:

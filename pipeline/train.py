@@ -15,12 +15,12 @@ from rich.console import Console
 
 from mer.cache import MerError
 
-from .arena import Arena
+from .arena import Arena, Member
 from .engine import Finished, Trainer, Watch
 from .live import LiveTable, Silent
 from .metrics import score
-from .model import parts_of
-from .prepare import Prepared, make_arena, prepare, weights_of
+from .model import Model, class_weights, parts_of, unit_of
+from .prepare import Prepared, make_arena, prepare
 from .record import open_run
 from .runs import Run
 from .scoring import clean, join, predict, predictions_of
@@ -105,9 +105,17 @@ def fit_all(prepared: Prepared, run: Run, arena: Arena, watch: Watch) -> None:
         def deliver(found: Finished) -> None:
             save_finished(run, arena, found)
 
-        models = [prepared.blueprint.build(m.seed, weights_of(prepared, m)) for m in team]
+        models = [build_model(prepared, arena, m) for m in team]
         trainer = Trainer(arena, team, models, deliver, watch)
         trainer.fit(run.path / "checkpoints" / f"team-{number}.safetensors", prepared.options.checkpoint_seconds)
+
+
+def build_model(prepared: Prepared, arena: Arena, member: Member) -> Model:
+    """One run's model before its first step, with what it takes from the labels of its training rows."""
+    labels = arena.labels[member.train]
+    weights = class_weights(labels, prepared.outputs, prepared.options.recipe.class_weights)
+    unit = torch.from_numpy(unit_of(labels)) if arena.kind == "real" else None
+    return prepared.blueprint.build(member.seed, weights, unit)
 
 
 def stack_size(prepared: Prepared, arena: Arena) -> tuple[int, str]:
@@ -177,7 +185,10 @@ def save_finished(run: Run, arena: Arena, found: Finished) -> None:
         "epochs": len(found.history),
     }
     normalisers = {m: each[member.fold] for m, each in arena.normalisers.items()}
-    run.save_member(member.name, found.state, normalisers, arena.priors[member.fold], facts)
+    learned = {"prior": arena.priors[member.fold]}
+    if arena.kind == "real":
+        learned["unit"] = unit_of(arena.labels[member.train])
+    run.save_member(member.name, found.state, normalisers, learned, facts)
 
 
 def score_members(prepared: Prepared, run: Run, arena: Arena) -> None:

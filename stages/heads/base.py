@@ -54,7 +54,10 @@ class Batch:
     present: dict[str, Tensor]
     """Per modality, shape (B,), bool: the utterance has this modality. Heads must ignore absent ones."""
     labels: Tensor | None = None
-    """`class`: (B,) int64, -1 unlabelled; `multi`: (B, C) float, NaN unlabelled; `real`: (B,) float, NaN unlabelled."""
+    """`class`: (B,) int64, -1 unlabelled; `multi`: (B, C) float, NaN unlabelled; `real`: (B,) float, NaN unlabelled.
+
+    In training, numbers are given with mean 0 and standard deviation 1 over the training rows.
+    """
 
     @property
     def size(self) -> int:

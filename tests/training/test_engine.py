@@ -6,6 +6,7 @@ import logging
 import math
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import torch
 
 from mer.cache import DamagedError, MerError
 from mer.pipeline.engine import Trainer, rate_at
+from mer.pipeline.evaluate import evaluate
 from mer.pipeline.model import Blueprint, Model, class_weights
 from mer.pipeline.runs import Run
 from mer.pipeline.settings import Recipe, build_options
@@ -24,7 +26,7 @@ from mer.stages.heads.base import HeadInputs, ModalityShape
 from mer.stages.heads.probe import LinearHead
 from training.killing import in_a_process
 
-from .toy import PLAIN, fit, load_benchmark, without_draws, write_toy
+from .toy import PLAIN, fit, load_benchmark, toy_utterances, without_draws, write_toy
 
 
 def weights(run: Run) -> dict[str, torch.Tensor]:
@@ -309,6 +311,24 @@ def test_a_thinned_stack_goes_on(
     for member in whole.members:
         assert resumed.history(member["name"]) == whole.history(member["name"])
     assert resumed.facts["metrics"] == whole.facts["metrics"]
+
+
+@pytest.mark.parametrize("context", ["none", "bigru"])
+def test_numbers_are_learned_alike_in_any_unit(
+    make_toy: Callable[..., Path], tmp_path: Path, quick: dict[str, Any], context: str
+) -> None:
+    """Valence from -1.5 to 2.5 and the same on a scale around 500: the answers are the same ones, on that scale."""
+    wide = [replace(u, labels={**u.labels, "valence": 500 + 100 * u.labels["valence"]}) for u in toy_utterances()]  # type: ignore[operator]
+    asked = {**quick, "target": "valence", "head": "drkf", "head.dim": 8, "train.lr": 3e-3, "context": context}
+    runs = [
+        fit(make_toy(f"{name}.h5", utterances=utterances), tmp_path / name, asked)
+        for name, utterances in (("narrow", toy_utterances()), ("wide", wide))
+    ]
+    for member in runs[0].members:
+        narrow, other = (run.predictions(member["name"]).outputs for run in runs)
+        assert np.ptp(narrow) > 0.5
+        np.testing.assert_allclose(500 + 100 * narrow, other, atol=0.2)
+    assert evaluate(runs[1].path).same is True
 
 
 def test_every_kind_of_target_trains(make_toy: Callable[..., Path], tmp_path: Path, quick: dict[str, Any]) -> None:
