@@ -13,9 +13,10 @@ import h5py
 import numpy as np
 import pytest
 
-from mer.cache import DamagedError, FeatureSpec, FeatureStore, FormatError, MerError, PackOptions, pack
+from mer.cache import DamagedError, FeatureSpec, FeatureStore, FormatError, MerError, PackOptions, pack, verify
 from mer.cache.hdf import put_attributes
 from mer.cache.seal import read_seal, write_seal
+from mer.cache.shard import checksum
 from mer.cache.source import FileReader
 
 Cache = Callable[..., Path]
@@ -367,6 +368,31 @@ def test_a_forged_checksum_of_features_is_found_on_reading(make_cache: Cache, tm
     store = FeatureStore.open(path)
     with pytest.raises(FormatError, match=r"'train/dia0_utt0' .* does not match its checksum"):
         store.read(store.pick("audio"), "train/dia0_utt0")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("values", np.nan, "values or times are not finite"),
+        ("times", np.inf, "values or times are not finite"),
+        ("valid", 2, "a step that is not valid holds values"),
+        ("valid", 0, "a step that is not valid holds values"),
+        ("coverage", 0.25, "its coverage is 0.800000 but the catalogue says 0.250000"),
+    ],
+)
+def test_features_that_break_the_format_are_named_though_their_checksum_fits(
+    make_cache: Cache, tmp_path: Path, name: str, value: float, message: str
+) -> None:
+    path = tmp_path / "pack.h5"
+    pack(make_cache(), path, PackOptions("CC0-1.0"))
+
+    def forge(file: h5py.File) -> None:
+        group = _first_set(file)
+        group[name][0] = value  # the first utterance has five steps, of which the last is not valid
+        group["checksums"][0] = checksum(*(group[array][:5] for array in ("values", "times", "valid")))
+
+    reseal(path, forge)
+    assert [(problem.key, problem.what) for problem in verify(path)] == [("train/dia0_utt0", message)]
 
 
 def test_a_catalogue_cannot_point_outside_its_folder(make_cache: Cache) -> None:

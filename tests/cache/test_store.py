@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import pickle
 import subprocess
 import sys
@@ -18,11 +19,14 @@ from mer.cache import (
     Catalogue,
     DamagedError,
     Fate,
+    FeatureSequence,
+    FeatureSpec,
     FeatureStore,
     FormatError,
     LabelColumn,
     MerError,
     PackOptions,
+    ShardRow,
     UtteranceTable,
     pack,
     read_catalogue,
@@ -224,6 +228,67 @@ def test_a_shard_swapped_for_another_is_refused(make_cache: Cache) -> None:
     with pytest.raises(DamagedError, match="is not the one the catalogue names"):
         store.read(name, "train/dia0_utt0")
     assert {p.key for p in verify(path)} == set(store.utterances.keys[:4])
+
+
+def test_a_shard_made_anew_with_other_numbers_is_refused(make_cache: Cache, tmp_path: Path) -> None:
+    """Same name, same size, same modification time: the seal that the catalogue holds tells them apart."""
+    spec = FeatureSpec("audio", "tiny", {}, 2)
+
+    def cache(name: str, value: float) -> Path:
+        sequence = FeatureSequence.of(np.full((3, 2), value, np.float32), np.arange(3))
+        rows = [ShardRow(key, bytes(16), Fate.OK, "", sequence) for key in "abc"]
+        return make_cache([*"abc"], [spec], tmp_path / f"{name}.h5", per_shard=2, rows=[rows])
+
+    path = cache("first", 1.0)
+    store = FeatureStore.open(path)
+    victim = Path(store.shard_location(spec.set_name, 0))
+    other = shards(cache("second", 2.0))[shards(path).index(victim)]
+    before = victim.stat()
+    assert (other.name, other.stat().st_size) == (victim.name, before.st_size)
+    victim.write_bytes(other.read_bytes())
+    os.utime(victim, ns=(before.st_atime_ns, before.st_mtime_ns))
+    with pytest.raises(DamagedError, match="is not the one the catalogue names"):
+        store.read(spec.set_name, "a")
+    told = f"{victim} is not the shard the catalogue names"
+    assert [(problem.key, problem.what) for problem in verify(path)] == [("a", told), ("b", told)]
+
+
+def test_a_catalogue_that_names_another_spec_is_told(make_cache: Cache, tmp_path: Path) -> None:
+    made, claimed = (FeatureSpec("audio", "tiny", {"layers": layers}, 4) for layers in ("first", "last"))
+    path = make_cache([*"ab"], [made])
+    catalogue = read_catalogue(path)
+    (index,) = catalogue.sets.values()
+    index.spec = claimed
+    shard_folder(path, made.set_name).rename(shard_folder(path, claimed.set_name))
+    write_catalogue(path, Catalogue({}, catalogue.utterances, {claimed.set_name: index}, {}))
+    assert {problem.key for problem in verify(path)} == {"a", "b"}
+    assert all("holds features of another spec" in problem.what for problem in verify(path))
+
+
+@pytest.mark.parametrize(
+    ("column", "row", "value"),
+    [("fates", 2, Fate.FAILED), ("checksums", 0, 1), ("sources", 0, 7), ("coverage", 0, 0.25)],
+)
+def test_a_catalogue_that_contradicts_its_shards_is_told(
+    make_cache: Cache, column: str, row: int, value: float
+) -> None:
+    path = make_cache([*"abcd"], per_shard=4)
+    catalogue = read_catalogue(path)
+    name, index = next(iter(catalogue.sets.items()))
+    getattr(index, column)[row] = value
+    write_catalogue(path, catalogue)
+    told = f"{column} in {FeatureStore.open(path).shard_location(name, 0)} differ from the catalogue"
+    assert [(problem.key, problem.what) for problem in verify(path)] == [(key, told) for key in "abcd"]
+
+
+def test_a_catalogue_whose_shard_holds_other_utterances_is_told(make_cache: Cache) -> None:
+    path = make_cache([*"abcd"], per_shard=4)
+    catalogue = read_catalogue(path)
+    catalogue.utterances.keys[1] = "z"
+    write_catalogue(path, catalogue)
+    problems = verify(path)
+    assert {problem.key for problem in problems} == {*"azcd"}
+    assert all(problem.what.endswith("does not hold 'z'") for problem in problems)
 
 
 def test_an_intact_cache_has_no_problems(make_cache: Cache) -> None:

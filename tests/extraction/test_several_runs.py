@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -173,3 +174,49 @@ def test_failed_ones_are_tried_again_without_the_shards_that_a_killed_run_finish
     failed.catalogue.write_bytes(listed)  # as if the last run had been killed before it wrote the catalogue
     prepared = prepare(options(root=sounds, **AUDIO, retry_failed=True), HERE)
     assert [[job.key for job in task.jobs] for task in prepared.plan.tasks] == [["u0"]]
+
+
+def test_only_what_failed_is_tried_again_and_what_was_missing_is_encoded_once_it_is_there(
+    options: Extract, sounds: Path, run: Make
+) -> None:
+    (sounds / "0.wav").write_bytes(b"no sound")
+    (sounds / "1.wav").rename(sounds / "1.away")
+    write_manifest(sounds, [{**row, "text": "" if row["id"] in ("u0", "u2") else "words"} for row in rows()])
+    both = {"encoders": {**TEXT["encoders"], **AUDIO["encoders"]}}
+    again = {**both, "retry_failed": True}
+    ok, missing, failed = Fate.OK, Fate.MISSING, Fate.FAILED
+    found = {"text": [missing, ok, missing, ok], "audio": [failed, missing, ok, ok]}
+    assert fates(run(**both)) == found
+    tasks = prepare(options(root=sounds, **again), HERE).plan.tasks
+    assert [([job.key for job in task.jobs], [made.modality for made in task.sets]) for task in tasks] == [
+        (["u0"], ["audio"])
+    ]
+    summary = run(**again)
+    assert summary.clips == 1
+    assert fates(summary) == found
+    (sounds / "1.away").rename(sounds / "1.wav")
+    write_manifest(sounds, rows())
+    summary = run(**both)
+    assert summary.clips == 3
+    assert fates(summary) == {"text": [ok] * 4, "audio": [failed, ok, ok, ok]}
+
+
+def test_the_content_of_a_file_decides_and_not_its_date(run: Make, sounds: Path) -> None:
+    path = sounds / "2.wav"
+
+    def clips_after(content: bytes, date: int) -> int:
+        path.write_bytes(content)
+        os.utime(path, (date, date))
+        return run(**AUDIO).clips
+
+    sound = path.read_bytes()
+    one, two = (sound[:-2] + sample for sample in (b"\x11\x11", b"\x22\x22"))
+    assert clips_after(sound, 1) == 4
+    assert clips_after(sound, 2) == 0
+    assert clips_after(one, 3) == 1
+    assert clips_after(one + b"\0", 3) == 1
+    assert clips_after(one, 4) == 0
+    # A file of the size and the date that it had is taken for unchanged, until the memory of digests is removed.
+    assert clips_after(two, 4) == 0
+    next(sounds.parent.rglob("media-digests.json")).unlink()
+    assert clips_after(two, 4) == 1
