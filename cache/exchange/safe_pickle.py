@@ -352,9 +352,8 @@ def _filled(machine: _Machine, state: Any) -> Array:
     if type(state) is not tuple or len(state) != 5 or not isinstance(state[2], _Dtype):
         raise UnsafePickleError("an array has a state that is not numpy's")
     _, shape, dtype, fortran, content = state
-    order = "F" if fortran else "C"
     if dtype.dtype.kind != "O":
-        return shaped(_raw_bytes(content), dtype.dtype, shape, order)
+        return shaped(_raw_bytes(content), dtype.dtype, shape, "F" if fortran else "C")
     count = check_shape(shape)
     if type(content) is not list or len(content) != count:
         raise UnsafePickleError("an object array claims a shape its content does not fill")
@@ -362,7 +361,7 @@ def _filled(machine: _Machine, state: Any) -> Array:
     array = np.empty(count, object)
     for index, item in enumerate(content):
         array[index] = item
-    return array.reshape(shape, order=order)  # type: ignore[call-overload,no-any-return]
+    return array.reshape(shape)  # numpy lists objects row by row, whatever the order of the array in memory
 
 
 # calls ---------------------------------------------------------------------------------------------------------------

@@ -85,6 +85,30 @@ def test_scalars_orders_and_object_arrays(protocol):
     assert got["dd"]["x"] == [1]
 
 
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize(
+    ("array", "listed"),
+    [
+        (np.array([[1, 2, 3], [4, 5, 6]], "<f4", order="F"), [[1, 2, 3], [4, 5, 6]]),
+        (np.array([[1, 2, 3], [4, 5, 6]], ">i2", order="F"), [[1, 2, 3], [4, 5, 6]]),
+        (np.array([[1, 2, 3], [4, 5, 6]], ">f8"), [[1, 2, 3], [4, 5, 6]]),
+        (np.array([[1, 2], [3, None], ["a", 0.5]], object, order="F"), [[1, 2], [3, None], ["a", 0.5]]),
+        (np.arange(12).reshape(2, 3, 2).transpose(2, 0, 1), [[[0, 2, 4], [6, 8, 10]], [[1, 3, 5], [7, 9, 11]]]),
+        (np.arange(6)[::-2], [5, 3, 1]),
+        (np.array(3.5), 3.5),
+        (np.array(-7, ">i4"), -7),
+        (np.array({"a": [1]}, object), {"a": [1]}),
+        (np.array(["ab", "c"], ">U3"), ["ab", "c"]),
+        (np.zeros((3, 0), order="F"), [[], [], []]),
+    ],
+    ids=lambda value: f"{value.dtype}{value.shape}" if isinstance(value, np.ndarray) else "",
+)
+def test_arrays_of_any_order_keep_their_elements_in_place(protocol, array, listed):
+    got = loads(pickle.dumps(array, protocol))
+    assert got.tolist() == listed
+    assert (got.dtype, got.shape) == (array.dtype, array.shape)
+
+
 def test_the_same_array_twice_stays_one_array():
     array = np.arange(4)
     first, second = loads(pickle.dumps([array, array], 2))
@@ -331,9 +355,18 @@ def test_plain_npz_equals_numpy(shared_data: Path):
             np.testing.assert_array_equal(ours[name], reference[name])
 
 
-@pytest.mark.parametrize("array", [np.asfortranarray(np.arange(6.0).reshape(2, 3)), np.array(5), np.array(["a", "bé"])])
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.array([[0.0, 1, 2], [3, 4, 5]], order="F"),
+        np.array([[0, 1, 2], [3, 4, 5]], ">i4"),
+        np.array([[0, None], ["a", {}]], object, order="F"),
+        np.array(5),
+        np.array(["a", "bé"]),
+    ],
+)
 def test_npy_reads_back(tmp_path, array):
-    np.save(tmp_path / "a.npy", array)
+    np.save(tmp_path / "a.npy", array, allow_pickle=True)
     got = read_npy(tmp_path / "a.npy")
     np.testing.assert_array_equal(got, array)
     assert got.dtype == array.dtype
