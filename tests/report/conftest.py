@@ -25,7 +25,7 @@ from mer.pipeline.plan import index_set
 from mer.pipeline.settings import build_options
 from mer.pipeline.train import train
 
-CLASSES = ("calm", "joy <b>&", "anger")
+CLASSES = ("calm", "joy <mark>&", "anger")
 NASTY = '<script>alert("x")</script> & <img src=x onerror=alert(1)>'
 COUNT = 90
 

@@ -1,6 +1,7 @@
 """The report: everything a run holds is on the page, nothing of the data becomes markup, nothing is fetched."""
 
 import re
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -26,14 +27,32 @@ class Page(HTMLParser):
         super().__init__()
         self.tags: list[tuple[str, dict[str, str | None]]] = []
         self.text = ""
-        self.open: list[str] = []
+        self.rows: list[list[str]] = []
+        self.in_cell = False
         self.feed(path.read_text(encoding="utf-8"))
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append((tag, dict(attrs)))
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th"):
+            self.in_cell = True
+            self.rows[-1].append("")
+        if tag == "br" and self.in_cell:
+            self.rows[-1][-1] += "|"
+
+    def handle_endtag(self, tag: str) -> None:
+        self.in_cell &= tag not in ("td", "th")
 
     def handle_data(self, data: str) -> None:
         self.text += data
+        if self.in_cell:
+            self.rows[-1][-1] += data
+
+    def row(self, start: str) -> list[str]:
+        """Cells after the first of the one table row whose first cell starts so."""
+        (found,) = [row[1:] for row in self.rows if row and row[0].startswith(start)]
+        return found
 
 
 MakeRun = Callable[..., Path]
@@ -44,7 +63,7 @@ def test_page_holds_scores_classes_charts_errors_and_provenance(make_run: MakeRu
     page = Page(write_report([path], tmp_path / "report.html"))
     run = Run.open(path)
     assert f"{100 * run.facts['metrics']['wf1']['mean']:.1f}" in page.text
-    for words in ("UAR", "Confusion", "joy <b>&", "validation weighted F1", "training loss", "Map", "made-text"):
+    for words in ("UAR", "Confusion", "joy <mark>&", "validation weighted F1", "training loss", "Map", "made-text"):
         assert words in page.text
     assert run.specs["audio"].fingerprint in page.text
     assert run.facts["versions"]["torch"] in page.text
@@ -52,6 +71,56 @@ def test_page_holds_scores_classes_charts_errors_and_provenance(make_run: MakeRu
     assert sum(tag == "svg" for tag, _ in page.tags) == 3  # two curves, map
     test_rows = (run.predictions(run.members[0]["name"]).split == "test").sum()
     assert sum(attrs.get("class") == "point" for _, attrs in page.tags) == test_rows
+
+
+def test_figures_are_those_of_the_record(make_run: MakeRun, tmp_path: Path) -> None:
+    path = tmp_path / "told"
+    shutil.copytree(make_run(), path)
+    run = Run.open(path)
+    metrics, cells, prior = run.facts["metrics"], [], []
+    for place, name in enumerate(("war", "uar", "wf1", "macro_f1"), 5):
+        metrics[name] |= {"mean": place / 10, "std": place / 100, "low": 0.011 * place, "high": 0.95 + place / 1000}
+        metrics[name]["majority"] = 0.03 * place
+        cells.append(f"{10 * place}.0 ± {place}.0|{1.1 * place:.1f} – {95 + place / 10:.1f}")
+        prior.append(f"{3 * place}.0")
+    run.write()
+    page = Page(write_report([path], tmp_path / "report.html"))
+    assert page.row("told|") == cells
+    assert page.row("training prior alone") == prior
+    counts = np.array(metrics["confusion"])
+    for number, name in enumerate(("calm", "joy <mark>&", "anger")):
+        hit, true, guessed = counts[number, number], counts[number].sum(), counts[:, number].sum()
+        shares = (hit / guessed, hit / true, 2 * hit / (true + guessed))
+        classes, confusion = (row[1:] for row in page.rows if row[:1] == [name] and len(row) > 3)
+        assert classes == [*(f"{100 * share:.1f}" for share in shares), "8"]
+        per_seed = [f"{count / 2:.1f}".removesuffix(".0") for count in counts[number]]
+        assert confusion == [f"{share:.0%}{n}" for share, n in zip(counts[number] / true, per_seed, strict=True)]
+
+
+def test_a_metric_without_a_value_is_a_dash(make_run: MakeRun, tmp_path: Path) -> None:
+    """One that is undefined, and one that an older version did not record."""
+    path = tmp_path / "older"
+    shutil.copytree(make_run(), path)
+    run = Run.open(path)
+    run.facts["metrics"]["uar"] |= dict.fromkeys(("mean", "std", "low", "high", "majority"))
+    del run.facts["metrics"]["macro_f1"]
+    for member in run.members:
+        del member["test"]["macro_f1"]
+    run.write()
+    page = Page(write_report([path], tmp_path / "report.html"))
+    shown, prior = page.row("older|"), page.row("training prior alone")
+    assert (shown[1], shown[3], prior[1], prior[3]) == ("–", "–", "–", "–")
+    assert "–" not in (shown[0], shown[2], prior[0], prior[2])
+
+
+def test_an_utterance_is_judged_by_the_mean_of_its_models(make_run: MakeRun) -> None:
+    path = make_run()
+    run, judged = Run.open(path), {one.key: one for one in read_run(path).judged}
+    parts = [run.predictions(member["name"]).part("test") for member in run.members]
+    assert len(parts) == 2
+    for key, label, first, second in zip(parts[0].keys, parts[0].labels, *(p.outputs for p in parts), strict=True):
+        np.testing.assert_allclose(judged[str(key)].output, (first.astype(float) + second) / 2, rtol=1e-6)
+        assert judged[str(key)].label == label
 
 
 def test_most_confident_error_comes_first_and_is_one(make_run: MakeRun) -> None:
@@ -75,7 +144,7 @@ def test_data_never_becomes_markup(make_run: MakeRun, tmp_path: Path) -> None:
     path = write_report([make_run()], tmp_path / "report.html")
     page = Page(path)
     names = {tag for tag, _ in page.tags}
-    assert names.isdisjoint({"script", "img", "b<", "corpus", "i>", "iframe", "link", "object"})
+    assert names.isdisjoint({"script", "img", "mark", "corpus", "i>", "iframe", "link", "object"})
     assert not [name for _, attrs in page.tags for name in attrs if name.startswith("on")]
     assert '<script>alert("x")</script>' in page.text  # shown as the text it is
     assert 'Made "up" <corpus>' in page.text
@@ -179,5 +248,11 @@ def test_a_line_breaks_where_a_value_is_missing_and_survives_constants() -> None
 
 
 def test_confusion_shades_by_share_of_the_row() -> None:
-    shades = re.findall(r"--v:([\d.]+)", confusion_table(np.array([[3, 1], [0, 0]]), ["a", "b"]))
-    assert [float(shade) for shade in shades] == [0.75, 0.25, 0.0, 0.0]
+    made = confusion_table(np.array([[3, 1], [0, 0]]), ["a", "b"])
+    assert [float(shade) for shade in re.findall(r"--v:([\d.]+)", made)] == [0.75, 0.25, 0.0, 0.0]
+    assert re.findall(r'title="(.*?)"', made) == [
+        "3 × a taken for a",
+        "1 × a taken for b",
+        "0 × b taken for a",
+        "0 × b taken for b",
+    ]

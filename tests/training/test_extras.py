@@ -12,6 +12,8 @@ from mer.pipeline.settings import build_options
 from mer.pipeline.sweep import run_sweep
 from mer.pipeline.train import train
 
+from .toy import parts_of_trials
+
 TPE = """
 method = "tpe"
 trials = 5
@@ -38,6 +40,7 @@ def test_the_best_of_optunas_trials_is_trained_and_a_second_sweep_proposes_the_s
     assert trials[0] == trials[1]
     tried = [trial["settings"] for trial in trials[0]]
     assert len(tried) == 5
+    assert parts_of_trials(tmp_path / "one-trials") == [{"val"}] * 5
     assert all(1e-4 <= point["train.lr"] <= 1e-1 for point in tried)
     assert all(isinstance(point["train.batch_size"], int) for point in tried)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,6 +21,8 @@ from mer.pipeline.batches import (
     epoch_batches,
     epoch_shape,
 )
+from mer.pipeline.prepare import make_arena, prepare
+from mer.pipeline.settings import build_options
 from mer.pipeline.tensors import Flat, Gatherer, Normaliser, Source, take
 from mer.stages.heads.base import ALL_STEPS
 
@@ -118,6 +121,23 @@ def test_streaming_gives_the_same_batches(toy: Path, audio_pool: int) -> None:
         assert torch.equal(batches[0].valid[modality], batches[1].valid[modality])
     assert batches[0].values["text"].shape[1] <= 3
     assert torch.equal(batches[0].labels, torch.tensor(rows))
+
+
+def test_a_window_holds_as_many_batches_as_fit(toy: Path, quick: dict[str, Any]) -> None:
+    """Averaged, an utterance takes 4 x (6 + 4) bytes, so 1000 bytes hold 25: eleven batches of four that share two."""
+    prepared = prepare(build_options({**quick, "features": toy, "memory_gb": 1e-6}))
+    arena, whole = make_arena(prepared), prepared.source.window(CPU)
+    gatherer = arena.gatherer(prepared.members, stacked=False)
+    batches = [np.arange(2 * n, 2 * n + 4) for n in range(30)]
+    batches += [np.arange(50), np.array([7, 119]), np.array([3])]  # the first of these is too large by itself
+    windows = list(arena.windows(batches))
+    assert [(start, stop) for _, start, stop in windows] == [(0, 11), (11, 22), (22, 30), (30, 31), (31, 33)]
+    for window, start, stop in windows:
+        for batch in batches[start:stop]:
+            found, wanted = gatherer.batch(window, batch), gatherer.batch(whole, batch)
+            assert all(torch.equal(found.values[m], wanted.values[m]) for m in ("text", "audio"))
+        held = sum(flat.values.numel() * flat.values.element_size() for flat in window.flats.values())
+        assert held == 40 * len(np.unique(np.concatenate(batches[start:stop])))
 
 
 def test_a_row_without_features_is_masked(make_toy: Callable[..., Path]) -> None:

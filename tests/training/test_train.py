@@ -23,12 +23,12 @@ from mer.pipeline.evaluate import evaluate
 from mer.pipeline.prepare import prepare
 from mer.pipeline.runs import Predictions, Run
 from mer.pipeline.settings import TrainOptions, build_options
-from mer.pipeline.sweep import run_sweep
+from mer.pipeline.sweep import best_point, points, read_sweep, run_sweep, write_trials
 from mer.pipeline.train import train
 from mer.stages.protocols import LabelSpec
 from mer.stages.utterance import Utterance
 
-from .toy import TARGETS, fit, toy_features, toy_spec, toy_utterances
+from .toy import TARGETS, fit, parts_of_trials, toy_features, toy_spec, toy_utterances
 
 FAST = ["--seeds", "1", "--epochs", "2", "--batch-size", "16", "--head", "linear", "--device", "cpu"]
 
@@ -129,6 +129,32 @@ def test_an_utterance_without_any_modality_is_answered_by_the_prior(
     assert np.isnan(predictions.vectors[bare].astype(float)).all()
     assert not np.isnan(predictions.vectors[~bare].astype(float)).any()
     assert len(predictions.part("test").keys) == 24 - 3  # unlabelled ones are not scored; bare ones are
+
+
+@pytest.mark.parametrize("target", ["emotion", "tags", "valence"])
+def test_every_fold_has_a_prior_of_its_own(
+    make_toy: Callable[..., Path], tmp_path: Path, quick: dict[str, Any], target: str
+) -> None:
+    """Two sessions against three: the training rows with features say what a test row without any is answered."""
+    bare = [0, 1, 2, 3, 4, 17]
+    cache = make_toy(missing_audio=tuple(bare), missing_text=tuple(bare))
+    run = fit(cache, tmp_path / "run", quick, target=target, protocol="session-folds", folds=2, train__epochs=1)
+    table = FeatureStore.open(cache).utterances
+    number, values = {key: row for row, key in enumerate(table.keys)}, table.labels[target].values
+    answered = {}
+    for member in run.members:
+        rows = [number[key] for key in run.splits()[member["fold"]]["train"] if number[key] not in bare]
+        learned = {
+            "emotion": lambda rows: np.bincount(values[rows], minlength=3) / len(rows),
+            "tags": lambda rows: values[rows].mean(0),
+            "valence": lambda rows: [np.median(values[rows])],
+        }[target](rows)
+        found = run.predictions(member["name"]).part("test")
+        alone = found.outputs[found.by_prior]
+        np.testing.assert_allclose(alone, np.broadcast_to(learned, alone.shape), rtol=1e-6)
+        answered |= dict.fromkeys(found.keys[found.by_prior], tuple(learned))
+    assert sorted(answered) == sorted(table.keys[row] for row in bare)
+    assert len(set(answered.values())) == 2
 
 
 def test_a_finished_run_is_not_overwritten_and_an_unfinished_one_only_by_the_same_options(
@@ -559,10 +585,19 @@ def test_a_sweep_tunes_on_validation_and_goes_on(
     assert summary.run.facts["metrics"]["wf1"]["mean"] > 0.4
     trials = json.loads((tmp_path / "best-trials" / "trials.json").read_text())
     assert [t["settings"]["train.lr"] for t in trials] == [0.03, 1e-6]
-    for path in (tmp_path / "best-trials").glob("*/run.json"):
-        facts = json.loads(path.read_text())
-        assert facts["metrics"] == {}
-        assert all("test" not in member for member in facts["members"])
+    assert parts_of_trials(tmp_path / "best-trials") == [{"val"}] * 2
+
+
+@pytest.mark.parametrize("target", ["emotion", "valence"])
+def test_of_equal_trials_the_first_is_the_best(tmp_path: Path, target: str) -> None:
+    metric, better, worse = ("mae", 0.4, 0.5) if target == "valence" else ("wf1", 0.5, 0.4)
+    nan = float("nan")
+    results = [({"n": n}, value) for n, value in enumerate([nan, worse, better, worse, better, nan])]
+    assert best_point(results, metric) == {"n": 2}
+    write_trials(tmp_path / "trials.json", metric, results)
+    listed = json.loads((tmp_path / "trials.json").read_text())
+    assert [trial["settings"]["n"] for trial in listed] == [2, 4, 1, 3, 0, 5]
+    assert [trial[f"val_{metric}"] for trial in listed] == [better, better, worse, worse, None, None]
 
 
 def test_a_trial_that_diverges_has_no_score_and_the_sweep_goes_on(
@@ -603,8 +638,6 @@ def test_a_sweep_goes_on_in_its_last_training_and_can_be_done_anew(
 
 
 def test_random_sweeps_draw_within_their_ranges(tmp_path: Path) -> None:
-    from mer.pipeline.sweep import points, read_sweep
-
     file = tmp_path / "sweep.toml"
     file.write_text(
         'trials = 30\n[space]\n"train.lr" = { low = 1e-5, high = 1e-1, log = true }\n'

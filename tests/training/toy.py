@@ -121,3 +121,14 @@ def fit(features: Path, out: Path, quick: dict[str, Any], **more: Any) -> Run:
     """Train with dotted settings; keywords have `__` for the dot."""
     dotted = {key.replace("__", "."): value for key, value in more.items()}
     return train(build_options({**quick, "features": features, "out": out, **dotted})).run
+
+
+def parts_of_trials(folder: Path) -> list[set[str]]:
+    """Which parts the trials of a sweep predicted, also by their records."""
+    found = []
+    for path in sorted(folder.glob("*/run.json")):
+        run = Run.open(path.parent)
+        assert run.facts["metrics"] == {}
+        assert all("test" not in member for member in run.members)
+        found.append({part for m in run.members for part in run.predictions(m["name"]).split.tolist()})
+    return found
