@@ -13,19 +13,20 @@ from mer.stages.heads.probe import LinearHead, MlpHead
 from mer.stages.heads.simple import ConcatHead, GatedHead, LateHead
 from mer.stages.heads.testing import HeadTests, make_batch, total_loss
 
-SMALL = {"dim": 32}
+SMALL: dict[str, Any] = {"dim": 32}
+SHALLOW = {**SMALL, "blocks": 2}
 
 
 class TestDrkf(HeadTests):
     head = DrkfHead
-    settings = SMALL
+    settings = SHALLOW
 
 
 class TestDrkfFaithful(HeadTests):
     """The released script attends to padding, and trains one unimodal classifier only."""
 
     head = DrkfHead
-    settings: ClassVar[dict[str, Any]] = {**SMALL, "variant": "faithful", "ed_limit": 64}
+    settings: ClassVar[dict[str, Any]] = {**SHALLOW, "variant": "faithful", "ed_limit": 64}
     padding_invariant = False
     idle = ("unimodal",)
 

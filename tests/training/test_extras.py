@@ -6,10 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from mer.pipeline.settings import build_options
-from mer.pipeline.sweep import run_sweep
+from mer.pipeline.sweep import Sweep, _tpe, run_sweep
 from mer.pipeline.train import train
 
 from .toy import parts_of_trials
@@ -43,6 +44,19 @@ def test_the_best_of_optunas_trials_is_trained_and_a_second_sweep_proposes_the_s
     assert parts_of_trials(tmp_path / "one-trials") == [{"val"}] * 5
     assert all(1e-4 <= point["train.lr"] <= 1e-1 for point in tried)
     assert all(isinstance(point["train.batch_size"], int) for point in tried)
+
+
+@pytest.mark.parametrize("lower", [True, False])
+def test_optuna_is_told_which_way_is_better(lower: bool) -> None:
+    pytest.importorskip("optuna", reason="needs the extra sweep: pip install 'mer[sweep]'")
+    distance: list[float] = []
+
+    def attempt(point: dict[str, float]) -> float:
+        distance.append(abs(point["train.lr"] - 0.2))
+        return distance[-1] if lower else -distance[-1]
+
+    _tpe(Sweep({"train.lr": {"low": 0.0, "high": 1.0}}, "tpe", trials=30), attempt, lambda: lower)
+    assert np.mean(distance[20:]) < 0.15 < np.mean(distance[:10])
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
