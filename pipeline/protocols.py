@@ -267,10 +267,10 @@ def strata(label: LabelColumn, rows: Rows) -> Rows:
 
 def _with_validation(fold: Fold, request: Request) -> tuple[Fold, list[str]]:
     """Hold out part of the training side when the fold has no validation part, and say what was torn apart for it."""
-    from sklearn.model_selection import StratifiedGroupKFold
-
     if len(fold.val):
         return fold, []
+    from sklearn.model_selection import StratifiedGroupKFold  # takes seconds to import
+
     parts = round(1 / request.val_fraction)
     groups, notes = _validation_groups(fold, request, min(parts, 3))
     number = len(np.unique(groups))

@@ -43,7 +43,8 @@ def run(given: dict[str, Any], kill_at_step: int, in_the_middle_of_saving: bool)
 def in_a_process(given: dict[str, Any], kill_at_step: int = -1, in_the_middle_of_saving: bool = False) -> int:
     """Run that in a fresh process and return its exit code; -9 when it was killed."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["mer.pipeline.train"])
+    # The last one is what the first optimiser of a process imports.
+    context.set_forkserver_preload(["mer.pipeline.train", "torch._dynamo"])
     process = context.Process(target=run, args=(given, kill_at_step, in_the_middle_of_saving))
     process.start()
     process.join(120)

@@ -85,9 +85,9 @@ def undisturbed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPat
     """Settings of a run with early stopping, and where it was trained without a disturbance."""
     folder = tmp_path_factory.mktemp("undisturbed")
     cache = write_toy(folder / "toy.h5", load_benchmark("caches").write_cache)
-    given = {"features": cache, "head": "drkf", "head.dim": 8, "seeds": 2, "parallel": request.param, "device": "cpu"}
+    given = {"features": cache, "head": "drkf", "head.dim": 8, "head.blocks": 1, "seeds": 2, "device": "cpu"}
     given |= {"train.epochs": 4, "train.patience": 2, "train.batch_size": 24, "train.deterministic": True}
-    given["checkpoint_seconds"] = 0.0
+    given |= {"parallel": request.param, "checkpoint_seconds": 0.0}
     assert in_a_process({**given, "out": folder / "run"}) == 0
     return given
 
