@@ -1,6 +1,6 @@
 """The command line of `mer`: the list of commands, the one-line errors, the exit codes.
 
-Exit codes: 0 done, 1 a failure told in one line, 2 wrong usage.
+Exit codes: 0 done, 1 a failure told in one line, 2 wrong usage, 130 stopped by Ctrl-C.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
+
+from .interrupt import INTERRUPTED, watch_ctrl_c
 
 # (command, "module:function", panel) in the order of the work; the modules import nothing heavy at their top level.
 COMMANDS: tuple[tuple[str, str, str], ...] = (
@@ -104,8 +106,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
+    if argv is None:
+        watch_ctrl_c()
     try:
         app(args=arguments, prog_name="mer")
+    except SystemExit as left:
+        if left.code == INTERRUPTED:  # what typer makes of a KeyboardInterrupt
+            print("mer: interrupted; run the same command again to go on", file=sys.stderr)
+        raise
     except BrokenPipeError:
         # The reader of our output went away (`mer info | head`); that is no failure of ours.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -114,7 +122,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if debug:
             traceback.print_exc()
         print(f"mer: {_told(error)}", file=sys.stderr)
-        sys.exit(1)
+        sys.exit(getattr(error, "exit_code", 1))
 
 
 def _told(error: Exception) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -17,6 +18,7 @@ from typing import Any
 from mer.cache import Fate, MerError, ShardRow, write_shard
 
 from .decoding import Tools
+from .interrupt import unheard
 from .options import Execution
 from .tasks import EncodingSet, OnClip, Task, TaskReport, loaded_encoder, run_task
 
@@ -125,7 +127,9 @@ def _one_by_one(suspects: Sequence[Task], tools: Tools) -> Iterator[TaskReport]:
                 own = own or ProcessPoolExecutor(1, get_context("spawn"))
                 alone = Task((job,), task.sets)
                 try:
-                    yield own.submit(_run_alone, alone, tools).result()
+                    with unheard():
+                        running = own.submit(_run_alone, alone, tools)
+                    yield running.result()
                 except BrokenProcessPool:
                     own = None
                     yield _give_up(alone)
@@ -146,6 +150,8 @@ def _client(execution: Execution) -> Iterator[Any]:
 
     dask.config.set({"distributed.scheduler.allowed-failures": DEATHS_ALLOWED})
     logging.getLogger("distributed").setLevel(logging.ERROR)
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # Dask's own tasks, when Ctrl-C ends them
+    sys.warnoptions.append("ignore:resource_tracker")  # the same, in the processes that are started
     if execution.scheduler:
         try:
             client = Client(execution.scheduler, timeout="10s")
@@ -156,12 +162,15 @@ def _client(execution: Execution) -> Iterator[Any]:
         with client:
             yield client
         return
-    with (
-        LocalCluster(
-            n_workers=execution.workers, threads_per_worker=1, processes=True, dashboard_address=":0"
-        ) as cluster,
-        Client(cluster) as client,
-    ):
+    with unheard():
+        cluster = LocalCluster(
+            n_workers=execution.workers,
+            threads_per_worker=1,
+            processes=True,
+            dashboard_address=":0",
+            silence_logs=logging.ERROR,
+        )
+    with cluster, Client(cluster) as client:
         yield client
 
 

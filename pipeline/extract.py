@@ -42,6 +42,7 @@ from .console import ProgressBar, progress_bar
 from .decoding import Job, Tools, sound_inputs
 from .digests import DigestMemo
 from .execute import execute
+from .interrupt import INTERRUPTED
 from .options import MODALITIES, Execution, ExtractOptions, resolve_device
 from .plan import Plan, index_set, job_of, make_plan, media_path
 from .presets import restricted_licences
@@ -58,6 +59,12 @@ NOT_LOOKED_AT = bytes(16)
 """Source digest of an utterance in a set that was not asked for it yet."""
 
 LIBRARIES = ("mer", "torch", "transformers", "av", "librosa", "opencv-python-headless", "numpy", "h5py")
+
+
+class StoppedError(MerError):
+    """Raised when an extraction was stopped by hand; the message says how to go on."""
+
+    exit_code = INTERRUPTED
 
 
 @dataclass
@@ -355,7 +362,7 @@ def _run(prepared: Prepared, execution: Execution) -> list[TaskReport]:
         try:
             execute(plan.tasks, prepared.tools, execution, on_report, meter.clip)
         except KeyboardInterrupt:
-            raise MerError(
+            raise StoppedError(
                 f"interrupted after {meter.clips} clips; finished shards are kept, run the same command again to go on"
             ) from None
     return reports

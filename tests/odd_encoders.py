@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -57,6 +58,18 @@ class Deadly(Counting):
         if any("deadly" in item for item in batch):
             os._exit(9)
         return super().encode(batch)
+
+
+@dataclass(frozen=True)
+class Endless(Counting):
+    """Says that it has begun and comes to no end."""
+
+    name = "endless"
+
+    def encode(self, batch: Sequence[str]) -> list[FeatureSequence]:
+        print("encoding", flush=True)
+        while True:
+            time.sleep(60)
 
 
 @dataclass(frozen=True)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import errno
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+from folder_clips import write_manifest
 
 from mer.pipeline.cli import COMMANDS, main
 
@@ -69,8 +73,40 @@ def test_a_run_stopped_by_hand_is_told_in_one_line(
     monkeypatch.setattr("mer.pipeline.train.train", stop)
     with pytest.raises(SystemExit) as left:
         main(["train", "--features", "mine.h5"])
-    assert left.value.code == 1
+    assert left.value.code == 130
     assert capsys.readouterr().err == "mer: interrupted; run the same command again to go on\n"
+
+
+@pytest.mark.parametrize("where", [(), ("--workers", "1")], ids=["here", "in a worker"])
+def test_a_second_ctrl_c_leaves_at_once(tmp_path: Path, where: tuple[str, ...]) -> None:
+    """The first one waits for the batch that is being encoded, which here comes to no end."""
+    write_manifest(tmp_path, [{"id": "u0", "path": "", "text": "words"}])
+    words = ("--corpus", "folder", "--root", ".", "--out", "mine.h5", "--text-encoder", "odd_encoders:Endless", *where)
+    with subprocess.Popen(
+        [sys.executable, "-m", "mer.pipeline.cli", "extract", *words],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as running:
+        assert running.stdout is not None
+        assert running.stderr is not None
+        assert running.stdout.readline() == "encoding\n"
+        os.killpg(running.pid, signal.SIGINT)
+        if not where:
+            told = running.stderr.readline()
+            assert told.startswith("mer: interrupted after 0 clips; finished shards are kept")
+        while running.poll() is None:
+            os.killpg(running.pid, signal.SIGINT)
+            time.sleep(0.2)
+        told = running.stderr.read()
+    assert running.returncode == 130
+    assert "Traceback" not in told
+    assert told.endswith("mer: left at once; run the same command again to go on\n")
+    assert where or told.count("\n") == 1
+    assert not list(tmp_path.rglob("*.h5"))
 
 
 @pytest.mark.parametrize(

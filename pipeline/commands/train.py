@@ -73,7 +73,6 @@ def train(
 
     An interrupted run goes on when the same command is given again.
     """
-    from mer.cache import MerError
     from mer.pipeline.console import results, set_up_logging, status
     from mer.pipeline.settings import build_options
 
@@ -87,17 +86,14 @@ def train(
         "sets": dict(item.partition("=")[::2] for item in features_of) if features_of else None,
     }  # fmt: skip
     options = build_options({k: v for k, v in given.items() if v is not None}, config, settings or ())
-    try:
-        if sweep is not None:
-            from mer.pipeline.sweep import run_sweep
+    if sweep is not None:
+        from mer.pipeline.sweep import run_sweep
 
-            summary = run_sweep(options, sweep, status, sys.argv)
-        else:
-            from mer.pipeline.train import train as train_runs
+        summary = run_sweep(options, sweep, status, sys.argv)
+    else:
+        from mer.pipeline.train import train as train_runs
 
-            summary = train_runs(options, status, sys.argv)
-    except KeyboardInterrupt:
-        raise MerError("interrupted; run the same command again to go on") from None
+        summary = train_runs(options, status, sys.argv)
     if as_json:
         typer.echo(json.dumps(summary.run.facts, ensure_ascii=False))
         return
