@@ -6,12 +6,10 @@ import csv
 import dataclasses
 import logging
 import os
-import platform
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +44,7 @@ from .interrupt import INTERRUPTED
 from .options import MODALITIES, Execution, ExtractOptions, resolve_device
 from .plan import Plan, index_set, job_of, make_plan, media_path
 from .presets import restricted_licences
+from .reproduce import versions_used
 from .tasks import EncodingSet, TaskReport, loaded_encoder
 from .transcripts import Transcripts
 from .whereabouts import one_at_a_time, remember_root, side_folder
@@ -57,8 +56,6 @@ HOPELESS = 24
 
 NOT_LOOKED_AT = bytes(16)
 """Source digest of an utterance in a set that was not asked for it yet."""
-
-LIBRARIES = ("mer", "torch", "transformers", "av", "librosa", "opencv-python-headless", "numpy", "h5py")
 
 
 class StoppedError(MerError):
@@ -432,7 +429,7 @@ def _assemble(prepared: Prepared, options: ExtractOptions, reports: Sequence[Tas
         corpus=corpus_record(prepared.info, prepared.corpus),
         utterances=utterance_table(utterances, prepared.info.labels, durations),
         sets=sets,
-        provenance=_provenance(options, latest),
+        provenance=_provenance(options, latest) | _versions(sets, reports, latest),
     )
 
 
@@ -514,11 +511,14 @@ def _provenance(options: ExtractOptions, latest: Catalogue | None) -> dict[str, 
     elif latest is not None and latest.utterances.machine_text.any():
         before = latest.provenance.get("options", {}).get("transcribe")
         chosen |= {"transcribe": before} if before else {}
-    return {
-        "options": without_folders(chosen),
-        "libraries": {name: version(name) for name in LIBRARIES},
-        "python": platform.python_version(),
-    }
+    return {"options": without_folders(chosen)}
+
+
+def _versions(sets: Mapping[str, SetIndex], reports: Sequence[TaskReport], latest: Catalogue | None) -> dict[str, Any]:
+    """Versions of what made the features: of this run where it made some."""
+    encoded = {name for report in reports for name, _ in report.shards}
+    made = [index.spec for name, index in sets.items() if name in encoded]
+    return versions_used(made, [index.spec for name, index in sets.items() if name not in encoded], latest)
 
 
 def _name_of(place: str) -> str:

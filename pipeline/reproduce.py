@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import json
+import platform
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from mer.cache import Catalogue, FeatureSpec
 
-DISTRIBUTIONS = ("mer", "torch", "transformers", "av", "librosa", "opencv-python-headless", "numpy", "h5py")
+LIBRARIES = (
+    "mer", "torch", "transformers", "tokenizers", "sentencepiece", "av", "soxr", "librosa", "scipy",
+    "opencv-python-headless", "numpy", "h5py",
+)  # fmt: skip
+"""What has a part in the numbers of any cache."""
+MEASURING = {"signal-opensmile": "opensmile"}
+"""Type of an encoder to the library that only its numbers come from."""
 
 
 @dataclass
@@ -20,6 +28,37 @@ class _Command:
     shared: dict[str, str]
     encoders: dict[str, list[str]] = field(default_factory=dict)
     layers: dict[str, str] = field(default_factory=dict)
+
+
+def versions_used(made: Sequence[FeatureSpec], kept: Sequence[FeatureSpec], before: Catalogue | None) -> dict[str, Any]:
+    """Versions of Python and of the libraries whose work a catalogue holds.
+
+    Parameters
+    ----------
+    made, kept
+        Specs of the sets that a run has encoded something of, and of the others.
+    before
+        The catalogue it started from; where nothing was encoded, its versions stand.
+    """
+    known = before.provenance if before is not None else {}
+    if not made and "libraries" in known:
+        return {name: known[name] for name in ("libraries", "python") if name in known}
+    libraries = {name: _installed(name) for name in (*LIBRARIES, *_measuring([*made, *kept]))}
+    earlier = known.get("libraries", {})
+    libraries |= {name: earlier[name] for name in _measuring(kept) if name in earlier and name not in _measuring(made)}
+    return {"libraries": libraries, "python": platform.python_version()}
+
+
+def _installed(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "?"
+
+
+def _measuring(specs: Sequence[FeatureSpec]) -> list[str]:
+    kinds = [str(spec.encoder.get("type")) for spec in specs]
+    return [MEASURING[kind] for kind in kinds if kind in MEASURING]
 
 
 def recipe(catalogue: Catalogue) -> str:
@@ -45,9 +84,10 @@ def recipe(catalogue: Catalogue) -> str:
 
 def _pip_line(provenance: Mapping[str, Any]) -> str:
     libraries = provenance.get("libraries", {})
-    pinned = [f"{name}=={str(libraries[name]).partition('+')[0]}" for name in DISTRIBUTIONS if name in libraries]
+    known = [name for name in (*LIBRARIES, *MEASURING.values()) if name in libraries]
+    pinned = [f"{name}=={str(libraries[name]).partition('+')[0]}" for name in known]
     python = provenance.get("python")
-    return f"pip install {' '.join(pinned) or 'mer'}" + (f"  # Python {python}" if python else "")
+    return shlex.join(["pip", "install", *(pinned or ["mer"])]) + (f"  # Python {python}" if python else "")
 
 
 def _add(commands: list[_Command], spec: FeatureSpec) -> None:

@@ -11,10 +11,11 @@ import pytest
 from folder_clips import HERE, Extract, write_manifest
 from synthetic import write_clip
 
-from mer.cache import Fate, FeatureStore, MerError, verify
+from mer.cache import Fate, FeatureStore, MerError, read_catalogue, verify
 from mer.pipeline import extract as module
 from mer.pipeline import plan
 from mer.pipeline.extract import extract, prepare
+from mer.pipeline.reproduce import recipe
 from mer.pipeline.whereabouts import one_at_a_time
 
 TEXT = {"encoders": {"text": ("odd_encoders:Counting",)}}
@@ -220,3 +221,22 @@ def test_the_content_of_a_file_decides_and_not_its_date(run: Make, sounds: Path)
     assert clips_after(two, 4) == 0
     next(sounds.parent.rglob("media-digests.json")).unlink()
     assert clips_after(two, 4) == 1
+
+
+def test_provenance_has_the_versions_that_made_what_is_there(run: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("opensmile", reason="the extra mer[opensmile] is not installed")
+    smile = {"encoders": {"audio": ("egemaps",)}}
+
+    def with_versions(number: str, **asked: object) -> dict[str, str]:
+        monkeypatch.setattr("mer.pipeline.reproduce.version", lambda name: number)
+        found = read_catalogue(run(**asked).catalogue).provenance["libraries"]
+        assert {"mer", "torch", "librosa", "soxr", "opencv-python-headless"} <= set(found)
+        return {name: found.get(name, "none") for name in ("numpy", "opensmile")}
+
+    assert with_versions("1", **TEXT) == {"numpy": "1", "opensmile": "none"}
+    assert with_versions("2", **smile) == {"numpy": "2", "opensmile": "2"}
+    assert with_versions("3", **smile) == {"numpy": "2", "opensmile": "2"}  # nothing was encoded
+    assert with_versions("4", **AUDIO) == {"numpy": "4", "opensmile": "2"}
+    told = recipe(read_catalogue(run(**AUDIO).catalogue)).splitlines()[0]
+    assert "numpy==4" in told
+    assert "opensmile==2" in told
