@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import numpy as np
 
 from mer.cache import MerError, atomic_write
 
+from .evaluate import SAME_LABELS
 from .metrics import LOWER_IS_BETTER, PLAIN_NUMBERS, TITLES, show
 from .report_charts import Estimate, interval_chart
 from .report_data import Figure, RunView, read_run
@@ -19,6 +21,8 @@ from .report_html import Content, Html, el, table
 from .report_run import run_section
 from .report_style import CSS
 
+ANY_FOLDER = "folder"
+"""Name that all corpora share which are a folder with a manifest."""
 FEW_MODELS = 4
 """A single run with fewer models than this needs no chart of its spread."""
 
@@ -40,7 +44,9 @@ def write_report(runs: Sequence[Path], out: Path) -> Path:
     """
     if not runs:
         raise MerError("no run was named; give one or more folders that mer train wrote")
-    page = build_page([read_run(path) for path in runs])
+    names = [path.resolve().name for path in runs]
+    told_by = 1 if len(set(names)) == len(names) else 2
+    page = build_page([replace(read_run(path), name="/".join(path.resolve().parts[-told_by:])) for path in runs])
     with atomic_write(out) as temporary:
         temporary.write_text(page, encoding="utf-8")
     return out
@@ -79,7 +85,12 @@ def _header(views: Sequence[RunView], title: str) -> Html:
 
 
 def _corpus(view: RunView) -> str:
-    return str(view.corpus.get("title") or view.corpus.get("name") or "unnamed corpus")
+    title = str(view.corpus.get("title") or view.corpus.get("name") or "unnamed corpus")
+    return f"{title} ({_file(view)})" if view.facts["corpus"] == ANY_FOLDER else title
+
+
+def _file(view: RunView) -> str:
+    return Path(str(view.facts["features"]["path"])).name
 
 
 def _notes(views: Sequence[RunView]) -> list[str]:
@@ -100,8 +111,16 @@ def _notes(views: Sequence[RunView]) -> list[str]:
 
 
 def mixed(views: Sequence[RunView]) -> bool:
-    """Whether runs differ in corpus, target or its classes."""
-    return len({(view.facts["corpus"], view.facts["target"], view.run.kind, view.run.classes) for view in views}) > 1
+    """Whether runs differ in corpus, target or its classes; folders, which share a name, differ by their utterances."""
+    kinds = {(view.facts["corpus"], view.facts["target"], view.run.kind, view.run.classes) for view in views}
+    return len(kinds) > 1 or (views[0].facts["corpus"] == ANY_FOLDER and not all(_agree(views[0], v) for v in views))
+
+
+def _agree(one: RunView, other: RunView) -> bool:
+    """Whether two runs scored some of the same utterances, with the same labels but for corrections."""
+    labels = {judged.key: judged.label for judged in one.judged}
+    same = [np.allclose(labels[it.key], it.label, equal_nan=True) for it in other.judged if it.key in labels]
+    return bool(same) and float(np.mean(same)) >= SAME_LABELS
 
 
 def _tiles(view: RunView) -> Html:
@@ -128,7 +147,8 @@ def _results(views: Sequence[RunView]) -> Html:
     apart = mixed(views)
     rivals = [] if apart else each
     for view, figures in zip(views, each, strict=True):
-        about = f"; {view.facts['corpus']}, target {view.facts['target']}" if apart else ""
+        corpus = _file(view) if view.facts["corpus"] == ANY_FOLDER else view.facts["corpus"]
+        about = f"; {corpus}, target {view.facts['target']}" if apart else ""
         label: list[Content] = [view.name, el("br"), el("small", _recipe_line(view) + about)]
         rows.append([label, *(_result_cell(name, figures.get(name), rivals) for name in metrics)])
     if len(views) == 1:

@@ -1,5 +1,6 @@
 """The report: everything a run holds is on the page, nothing of the data becomes markup, nothing is fetched."""
 
+import json
 import re
 import shutil
 from collections.abc import Callable
@@ -203,6 +204,41 @@ def test_runs_of_different_targets_and_corpora_are_told_apart(make_run: MakeRun,
     assert "Made &quot;up&quot; &lt;corpus&gt; is synthetic" in page
     assert 'class="best"' not in page
     assert "target valence</small>" in page
+
+
+def test_folders_share_a_name_and_are_told_apart_by_file_and_utterances(make_run: MakeRun, tmp_path: Path) -> None:
+    views = []
+    for file in ("mine.h5", "yours.h5"):
+        path = Path(shutil.copytree(make_run(), tmp_path / file))
+        facts = json.loads((path / "run.json").read_text())
+        facts["corpus"], facts["features"]["path"] = "folder", f"caches/{file}"
+        (path / "run.json").write_text(json.dumps(facts))
+        views.append(replace(read_run(path), corpus={"name": "folder", "title": "A folder"}))
+    page = build_page(views)
+    assert "A folder (mine.h5) · A folder (yours.h5)" in page
+    assert 'class="best"' in page  # the same utterances, as with other encoders
+    labelled = replace(views[1], judged=[replace(one, label=(one.label + 1) % 3) for one in views[1].judged])
+    named = replace(
+        views[1],
+        judged=[replace(one, key=f"your {one.key}") for one in views[1].judged],
+        predictions={
+            name: replace(found, keys=np.array([f"your {key}" for key in found.keys]))
+            for name, found in views[1].predictions.items()
+        },
+    )
+    for other in (labelled, named):
+        page = build_page([views[0], other])
+        assert "different corpora or targets" in page
+        assert 'class="best"' not in page
+        assert "yours.h5, target emotion</small>" in page
+
+
+def test_runs_in_folders_of_one_name_are_told_apart(make_run: MakeRun, tmp_path: Path) -> None:
+    runs = [Path(shutil.copytree(make_run(), tmp_path / home / "drkf")) for home in ("monday", "friday")]
+    text = Page(write_report(runs, tmp_path / "report.html")).text
+    assert "monday/drkf" in text
+    assert "friday/drkf" in text
+    assert str(tmp_path.parent) not in text
 
 
 def test_a_run_whose_test_rows_were_left_alone_says_so(make_run: MakeRun, tmp_path: Path) -> None:
