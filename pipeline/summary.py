@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from rich.console import Console
-from rich.table import Table
 
 from .compare import Pair, verdict
 from .console import table
+from .listing import Listing
 from .metrics import (
     NAMES,
     PLAIN_NUMBERS,
@@ -142,10 +142,12 @@ def print_scores(run: Run, entries: Sequence[Mapping[str, Any]], metrics: Mappin
     """Print test scores: by member, over all, by class."""
     if 1 < len(entries) <= MOST_LISTED:
         _print_members(run, entries, console)
+    console.print()
     console.print(scores_table(run.kind, metrics))
     if run.kind == "class":
-        console.print(class_table(run.classes, metrics["confusion"], len({m["seed"] for m in entries})))
+        _print_classes(run.classes, metrics["confusion"], len({m["seed"] for m in entries}), console)
     if "label_counts" in metrics:  # runs of older versions have none
+        console.print()
         console.print(label_table(run.classes, metrics["label_counts"], len({m["seed"] for m in entries})))
 
 
@@ -183,7 +185,7 @@ def _print_validation(run: Run, console: Console) -> None:
     console.print(made)
 
 
-def scores_table(kind: str, metrics: Mapping[str, Any]) -> Table:
+def scores_table(kind: str, metrics: Mapping[str, Any]) -> Listing:
     """Table of the test scores: mean, spread, interval, pooled, and what the prior alone would reach."""
     over = "seeds x folds" if next(iter(metrics.values()))["over"] == "runs" else "test part resampled"
     made = table(
@@ -200,23 +202,22 @@ def scores_table(kind: str, metrics: Mapping[str, Any]) -> Table:
     return made
 
 
-def class_table(classes: Sequence[str], confusions: Sequence[Sequence[int]], seeds: int) -> Table:
-    """Table per class with the confusion beside it, in shares of the class, over all runs."""
+def _print_classes(classes: Sequence[str], confusions: Sequence[Sequence[int]], seeds: int, console: Console) -> None:
+    """Print the scores of each class, and what it was taken for in shares of the class, over all runs."""
     counts = np.array(confusions, dtype=np.int64)
-    made = table(
-        "By class, all runs together; on the right what the class was taken for, in per cent",
-        "class", ">precision", ">recall", ">F1", ">test utterances", *(f">{name[:9]}" for name in classes),
-    )  # fmt: skip
+    scores = table("By class, all runs together", "class", ">precision", ">recall", ">F1", ">test utterances")
+    taken = table("What each class was taken for, in per cent", "class", *(f">{name}" for name in classes))
     for row, entry in enumerate(per_class(counts, classes)):
+        shown = [show("f1", score) for score in (entry.precision, entry.recall, entry.f1)]
+        scores.add_row(entry.name, *shown, str(entry.support // seeds))
         shares = counts[row] / max(entry.support, 1)
-        made.add_row(
-            entry.name, show("f1", entry.precision), show("f1", entry.recall), show("f1", entry.f1),
-            str(entry.support // seeds), *(f"{100 * share:.0f}" if entry.support else "–" for share in shares),
-        )  # fmt: skip
-    return made
+        taken.add_row(entry.name, *(f"{100 * share:.0f}" if entry.support else "–" for share in shares))
+    for made in (scores, taken):
+        console.print()
+        console.print(made)
 
 
-def label_table(classes: Sequence[str], counts: Sequence[Sequence[int]], seeds: int) -> Table:
+def label_table(classes: Sequence[str], counts: Sequence[Sequence[int]], seeds: int) -> Listing:
     """Table per class of a target of sets, over all runs."""
     made = table("By label, all runs together", "label", ">precision", ">recall", ">F1", ">test utterances")
     for entry in class_rows(np.array(counts, dtype=np.int64), classes):

@@ -44,6 +44,7 @@ def show(
     places = table("what they are and where to get them", "name", "corpus", "licence", "address")
     for name, info in found:
         places.add_row(name, info.title, f"{info.license}{' (gated)' if info.gated else ''}", info.url)
+    results.print()
     results.print(places)
     results.print("Check a raw folder: mer corpora check NAME --root DIR", soft_wrap=True)
 
