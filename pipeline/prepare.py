@@ -192,10 +192,23 @@ def make_members(
             Member(number, fold.name, seed, rows, fold.val, fold.test, beside)
             for seed in range(options.first_seed, options.first_seed + options.seeds)
         ]
+    notes += masked_notes(source, splits)
     for modality, spoilt in source.unusable.items():
         if spoilt:
             notes.append(f"{spoilt} utterances have NaN or infinity in their {modality} features and count as without")
     return members, notes
+
+
+def masked_notes(source: Source, splits: Splits) -> list[str]:
+    """Say how many utterances of the folds lack a modality while having another."""
+    inside = np.unique(np.concatenate([part for f in splits.folds for part in (f.train, f.val, f.test)]))
+    inside = inside[source.any_present[inside]]
+    lacking = {modality: int((~present[inside]).sum()) for modality, present in source.present.items()}
+    return [
+        f"{count} of {len(inside)} utterances have no usable {modality} features; it is masked there"
+        for modality, count in lacking.items()
+        if count
+    ]
 
 
 def companions_of(

@@ -325,14 +325,21 @@ def _check_parts(fold: Fold) -> None:
 
 
 def check_classes(fold: Fold, label: LabelColumn) -> None:
-    """Refuse a single class, and test classes nobody can learn."""
-    if label.kind != "class":
+    """Refuse a single class, set or number, and test classes nobody can learn."""
+    train, test = label.values[fold.train], label.values[fold.test]
+    if (train == train[0]).all():
+        if label.kind == "class":
+            only = label.classes[train[0]]
+            raise MerError(f"fold {fold.name}: all training utterances are {only!r}; a head needs at least two classes")
+        alike = "number" if label.kind == "real" else "set of labels"
+        raise MerError(f"fold {fold.name}: all training utterances have the same {alike}; there is nothing to learn")
+    if label.kind == "real":
         return
-    known = set(label.values[fold.train].tolist())
-    if len(known) < 2:
-        only = label.classes[next(iter(known))]
-        raise MerError(f"fold {fold.name}: all training utterances are {only!r}; a head needs at least two classes")
-    unseen = sorted(set(label.values[fold.test].tolist()) - known)
+    trained, tested = (
+        set(part.tolist()) if label.kind == "class" else set(np.flatnonzero((part > 0.5).any(0)).tolist())
+        for part in (train, test)
+    )
+    unseen = sorted(tested - trained)
     if unseen:
         names = ", ".join(repr(label.classes[code]) for code in unseen)
         raise MerError(

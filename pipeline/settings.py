@@ -306,15 +306,19 @@ def _typed(value: Any, hint: Any, name: str) -> Any:
         )
         items = [item.strip() if isinstance(item, str) else item for item in items]
         return tuple(_typed(item, arguments[0], name) for item in items)
+    if origin is Mapping:
+        if isinstance(value, Mapping):
+            return dict(value)
+        raise MerError(f"{name} = {value!r} is not a table")
     if hint is bool and isinstance(value, bool):
         return value
     if hint in (int, float) and isinstance(value, int | float) and not isinstance(value, bool):
-        if hint is float or value == int(value):
+        if hint is float or float(value).is_integer():
             return hint(value)
     elif hint is str and isinstance(value, str | int | float):
         return str(value)
     elif hint is Path and isinstance(value, str | Path):
         return Path(value)
     elif hint not in (bool, int, float, str, Path):
-        return dict(value) if isinstance(value, Mapping) else value
+        return value
     raise MerError(f"{name} = {value!r} is not of the type {getattr(hint, '__name__', hint)}")

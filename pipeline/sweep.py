@@ -30,17 +30,24 @@ import numpy as np
 from rich.console import Console
 
 from mer.cache import MerError, atomic_write
-from mer.stages.registry import suggest
+from mer.stages.registry import find, suggest
 
 from .engine import DivergedError
 from .metrics import LOWER_IS_BETTER, show
 from .runs import Run
-from .settings import SECTIONS, Recipe, TrainOptions, make_config, read_settings, settings_of
+from .settings import SECTIONS, Recipe, TrainOptions, check_options, make_config, read_settings, settings_of
 from .train import RunSummary, train
 
 logger = logging.getLogger("mer.sweep")
 
 METHODS = ("grid", "random", "tpe")
+SAME_FOR_ALL = {
+    "head.name": "head",
+    "context.kind": "context",
+    "train.select": "metric",
+    "train.val_fraction": "validation part",
+}
+"""Settings that a sweep does not vary, and what they choose."""
 Point = dict[str, Any]
 
 
@@ -64,24 +71,48 @@ def read_sweep(path: Path) -> Sweep:
     MerError
         If a key is unknown, or the space is empty or malformed.
     """
-    found = make_config(Sweep, read_settings(path), "")
-    if not isinstance(found, Sweep) or not found.space:
-        raise MerError(f"{path}: names nothing to try; add a [space] table")
-    if found.method not in METHODS:
-        raise MerError(f"{path}: method {found.method!r} is not known; {suggest(found.method, list(METHODS))}")
-    for key, choices in found.space.items():
-        if key.partition(".")[0] not in SECTIONS or "." not in key:
-            raise MerError(f"{path}: {key!r} cannot be tuned; settings are called train.*, head.* or context.*")
-        ranged = isinstance(choices, Mapping) and {"low", "high"} <= set(choices) <= {"low", "high", "log", "int"}
-        if ranged and not choices["low"] < choices["high"]:
-            raise MerError(f"{path}: the range of {key!r} is empty")
-        if ranged and found.method == "grid":
-            raise MerError(
-                f"{path}: a grid needs lists of values, and {key!r} is a range; list its values or use random"
-            )
-        if not ranged and not (isinstance(choices, list) and choices):
-            raise MerError(f"{path}: {key!r} needs a list of values or {{ low = .., high = .., log = true }}")
+    given = read_settings(path)
+    try:
+        found: Sweep = make_config(Sweep, given, "")
+        _check_space(found)
+    except MerError as error:
+        raise MerError(f"{path}: {error}") from error
     return found
+
+
+def _check_space(sweep: Sweep) -> None:
+    """Refuse numbers and a space that no trial could be drawn from, or that would leave trials incomparable."""
+    if not sweep.space:
+        raise MerError("names nothing to try; add a [space] table")
+    if sweep.method not in METHODS:
+        raise MerError(f"method {sweep.method!r} is not known; {suggest(sweep.method, list(METHODS))}")
+    for name, number, least in (("trials", sweep.trials, 1), ("seeds", sweep.seeds, 1), ("seed", sweep.seed, 0)):
+        if number < least:
+            raise MerError(f"{name} = {number} is too small; it must be at least {least}")
+    for key, choices in sweep.space.items():
+        if key.partition(".")[0] not in SECTIONS or "." not in key:
+            raise MerError(f"{key!r} cannot be tuned; settings are called train.*, head.* or context.*")
+        if key in SAME_FOR_ALL:
+            raise MerError(f"{key!r} cannot be tuned: trials are compared under one {SAME_FOR_ALL[key]}")
+        ranged = isinstance(choices, Mapping) and {"low", "high"} <= set(choices) <= {"low", "high", "log", "int"}
+        if ranged and sweep.method == "grid":
+            raise MerError(f"a grid needs lists of values, and {key!r} is a range; list its values or use random")
+        if ranged:
+            _check_range(key, choices)
+        elif not (isinstance(choices, list) and choices):
+            raise MerError(f"{key!r} needs a list of values or {{ low = .., high = .., log = true }}")
+
+
+def _check_range(key: str, choices: Mapping[str, Any]) -> None:
+    ends = (choices["low"], choices["high"])
+    if not all(isinstance(end, int | float) and math.isfinite(end) for end in ends):
+        raise MerError(f"the ends of the range of {key!r} are {ends[0]!r} and {ends[1]!r}; give two numbers")
+    if not ends[0] < ends[1]:
+        raise MerError(f"the range of {key!r} is empty")
+    if choices.get("log") and ends[0] <= 0:
+        raise MerError(f"the range of {key!r} starts at {ends[0]}; with log = true it must start above 0")
+    if choices.get("int") and not all(float(end).is_integer() for end in ends):
+        raise MerError(f"the range of {key!r} goes from {ends[0]} to {ends[1]}; with int = true give whole numbers")
 
 
 def run_sweep(
@@ -102,6 +133,7 @@ def run_sweep(
         shutil.rmtree(folder, ignore_errors=True)
     elif (options.out / "run.json").exists() and Run.open(options.out, unfinished=True).facts["status"] == "done":
         raise MerError(f"{options.out}: holds a finished run; choose another --out, or replace it with --overwrite")
+    check_points(options, sweep)
     results: list[tuple[Point, float]] = []
     metric = ""
 
@@ -121,6 +153,14 @@ def run_sweep(
     best = best_point(results, metric)
     logger.info("best on validation: %s", describe(best))
     return train(with_point(options, best), console, command)
+
+
+def check_points(options: TrainOptions, sweep: Sweep) -> None:
+    """Refuse settings of a trial now, not when its turn comes; those that Optuna will propose are not known yet."""
+    for point in points(sweep) if sweep.method != "tpe" else ():
+        made = with_point(options, point)
+        check_options(made)
+        make_config(find("head", made.head).Config, made.head_settings, "head.")
 
 
 def run_trial(options: TrainOptions, console: Console | None) -> tuple[str, float]:

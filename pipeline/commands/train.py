@@ -85,6 +85,8 @@ def train(
         "allow_leak": allow_leak or None, "tensorboard": tensorboard or None, "overwrite": overwrite or None,
         "sets": dict(item.partition("=")[::2] for item in features_of) if features_of else None,
     }  # fmt: skip
+    if any("" in item.partition("=") for item in features_of or ()):
+        raise MerError("--set-of wants MODALITY=NAME, e.g. --set-of audio=wav2vec2-base")
     options = build_options({k: v for k, v in given.items() if v is not None}, config, settings or ())
     if sweep is not None:
         from mer.pipeline.sweep import run_sweep

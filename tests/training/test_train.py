@@ -121,6 +121,7 @@ def test_an_utterance_without_any_modality_is_answered_by_the_prior(
     assert found.facts["utterances"]["without"] == {"text": 3, "audio": 4}
     assert any("1 training utterances have no modality at all" in note for note in found.facts["notes"])
     assert any("1 test utterances have no modality; the training prior answers" in n for n in found.facts["notes"])
+    assert found.facts["notes"][-1] == "1 of 114 utterances have no usable audio features; it is masked there"
     predictions = found.predictions("official-seed0")
     prior = found.load_member("official-seed0").prior
     bare = predictions.by_prior
@@ -210,6 +211,8 @@ def test_a_run_is_of_its_data(
         ({"head": "dkrf"}, "unknown head 'dkrf'; did you mean 'drkf'"),
         ({"head": "drkf", "head.dmi": 4}, "unknown setting 'head.dmi'; did you mean 'dim'"),
         ({"head.input_dropout": "much"}, "head.input_dropout = 'much' is not of the type float"),
+        ({"train.epochs": float("inf")}, "train.epochs = inf is not of the type int"),
+        ({"sets": "audio"}, "sets = 'audio' is not a table"),
         ({"train.epoch": 4}, "unknown setting 'train.epoch'; did you mean 'epochs'"),
         ({"epoch": 4}, "unknown setting 'epoch'"),
         ({"context.layers": 2}, r"settings of \[context\] are given but no context is chosen"),
@@ -253,6 +256,12 @@ def test_wrong_requests_are_told_in_one_line(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("given", ["audio", "audio=", "=toy"])
+def test_a_feature_set_is_named_with_its_modality(toy: Path, given: str) -> None:
+    with pytest.raises(MerError, match="--set-of wants MODALITY=NAME"):
+        cli("train", "-f", toy, "--set-of", given, *FAST)
+
+
 def test_clips_without_their_file_are_no_copies(toy: Path, quick: dict[str, Any]) -> None:
     """Rows 0 (training) and 4 (test) have the same words and the same digest of their media."""
     catalogue = FeatureStore.open(toy).catalogue
@@ -272,6 +281,32 @@ def test_a_class_without_features_in_training_is_told(make_toy: Callable[..., Pa
     cache = make_toy(utterances=alike, targets={"emotion": TARGETS["emotion"]}, missing_audio=(0,), missing_text=(0,))
     with pytest.raises(MerError, match="all training utterances are 'happy'; a head needs at least two classes"):
         prepare(build_options({**quick, "features": cache}))
+
+
+@pytest.mark.parametrize(
+    ("labels", "target", "told"),
+    [
+        ({"valence": 0.1}, "valence", "all training utterances have the same number; there is nothing to learn"),
+        ({"tags": ()}, "tags", "all training utterances have the same set of labels; there is nothing to learn"),
+    ],
+)
+def test_a_target_that_does_not_vary_is_told(
+    make_toy: Callable[..., Path], quick: dict[str, Any], labels: dict[str, Any], target: str, told: str
+) -> None:
+    alike = [replace(u, labels={**u.labels, **labels}) for u in toy_utterances()]
+    with pytest.raises(MerError, match=f"fold official: {told}"):
+        prepare(build_options({**quick, "features": make_toy(utterances=alike), "target": target}))
+
+
+def test_a_label_of_a_set_that_is_tested_but_never_trained_is_told(
+    make_toy: Callable[..., Path], quick: dict[str, Any]
+) -> None:
+    rare = [
+        replace(u, labels={**u.labels, "tags": ("loud",) if i % 2 else ()}) if u.split == "train" else u
+        for i, u in enumerate(toy_utterances())
+    ]
+    with pytest.raises(MerError, match="class 'fast' is tested but absent from its training part"):
+        prepare(build_options({**quick, "features": make_toy(utterances=rare), "target": "tags"}))
 
 
 def test_labels_absent_are_told(make_toy: Callable[..., Path], quick: dict[str, Any]) -> None:
@@ -659,13 +694,42 @@ def test_random_sweeps_draw_within_their_ranges(tmp_path: Path) -> None:
         ('[space]\n"train.lr" = { low = 2, high = 1 }\n', "is empty"),
         ('[space]\n"train.lr" = 3\n', "needs a list of values"),
         ('triels = 3\n[space]\n"train.lr" = [1]\n', "unknown setting 'triels'; did you mean 'trials'"),
+        ("space = 3\n", "space = 3 is not a table"),
+        ('trials = 0\n[space]\n"train.lr" = [1]\n', "trials = 0 is too small"),
+        ('seed = -1\n[space]\n"train.lr" = [1]\n', "seed = -1 is too small"),
+        ('[space]\n"train.lr" = { low = "a", high = "b" }\n', "are 'a' and 'b'; give two numbers"),
+        ('[space]\n"train.lr" = { low = 0, high = 1, log = true }\n', "starts at 0; with log = true it must"),
+        ('[space]\n"head.dim" = { low = 0.5, high = 4, int = true }\n', "from 0.5 to 4; with int = true give whole"),
+        ('[space]\n"train.select" = ["uar", "war"]\n', "'train.select' cannot be tuned: .* under one metric"),
+        ('[space]\n"head.name" = ["linear", "mlp"]\n', "'head.name' cannot be tuned: .* under one head"),
     ],
 )
 def test_wrong_sweeps_are_told(toy: Path, tmp_path: Path, content: str, told: str) -> None:
     file = tmp_path / "sweep.toml"
     file.write_text(content)
-    with pytest.raises(MerError, match=told):
+    with pytest.raises(MerError, match=f"sweep.toml: .*{told}") as caught:
         run_sweep(TrainOptions(toy, out=tmp_path / "run"), file)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("choices", "told"),
+    [
+        ('"head.input_dropout" = [0.1, 1.5]', "head.input_dropout is 1.5"),
+        ('"head.foo" = [1]', "unknown setting 'head.foo'"),
+        ('"train.lrr" = [1]', "unknown setting 'train.lrr'; did you mean 'lr'"),
+        ('"train.lr" = [1e-3, "fast"]', "train.lr = 'fast' is not of the type float"),
+        ('"train.class_weights" = ["none", "all"]', "train.class_weights = 'all' is not possible"),
+    ],
+)
+def test_a_wrong_trial_is_told_before_the_first_one_runs(
+    toy: Path, tmp_path: Path, quick: dict[str, Any], choices: str, told: str
+) -> None:
+    file = tmp_path / "sweep.toml"
+    file.write_text(f'method = "grid"\n[space]\n{choices}\n')
+    with pytest.raises(MerError, match=told):
+        run_sweep(build_options({**quick, "features": toy, "out": tmp_path / "run"}), file)
+    assert not (tmp_path / "run-trials").exists()
 
 
 def shifted(toy_corpus: list[Utterance], split: str) -> tuple[list[Utterance], list[Any], list[Any]]:
