@@ -73,6 +73,7 @@ def train(
 
     An interrupted run goes on when the same command is given again.
     """
+    from mer.cache import MerError
     from mer.pipeline.console import results, set_up_logging, status
     from mer.pipeline.settings import build_options
 

@@ -51,7 +51,7 @@ CATALOG: dict[str, HeadEntry] = {
     ),
     "fdrl": HeadEntry(
         configs.FdrlConfig,
-        "FDRL-style: shared and private vectors with class-wise alignment, disparity and predictor",
+        "FDRL-style reconstruction: shared and private vectors with class-wise alignment, disparity and predictor",
         "The abstract of arXiv 2312.13567: shared and private encoders, each modality in both; alignment in the shared "
         "space, disparity in the private ones, a predictor that keeps the labels in their outputs.",
         "Every equation, width and weight: a reconstruction, not a reproduction. Alignment by label-conditional MMD, "

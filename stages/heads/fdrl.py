@@ -107,14 +107,21 @@ class FdrlHead(Head):
             return {}
         rise = losses.ramp(progress) if config.ramp else 1.0
         member = losses.membership(batch.labels, self.inputs.kind, self.groups, config.bins)
+        scopes = {"class": member, "global": losses.row_weights(batch, self.inputs.kind).unsqueeze(-1)}
         present = fused.parts["present"].float().T
         terms: dict[str, Tensor] = {}
         if config.predictor != "none" and config.predict_weight:
             terms["predict"] = config.predict_weight * self._prediction(batch.labels, fused, present)
         if config.align != "none" and config.align_weight and self.pairs:
-            terms["align"] = config.align_weight * self._alignment(fused.parts["shared"], member, present, rise)
-        if config.disparity != "none" and config.disparity_weight:
-            terms["disparity"] = config.disparity_weight * rise * self._disparity(fused, member, present)
+            terms["align"] = config.align_weight * self._alignment(
+                fused.parts["shared"], scopes[config.align_scope], present, rise
+            )
+        if config.disparity == "classify" and config.disparity_weight:
+            told = self._tell_apart(fused.parts["private"], member, present)
+            terms["disparity"] = config.disparity_weight * rise * told
+        elif config.disparity != "none" and config.disparity_weight:
+            redundancy = self._disparity(fused, scopes[config.disparity_scope], present)
+            terms["disparity"] = config.disparity_weight * rise * redundancy
         return terms
 
     def _prediction(self, labels: Tensor, fused: Fused, present: Tensor) -> Tensor:
@@ -129,11 +136,10 @@ class FdrlHead(Head):
                 each.append(losses.prediction_loss(guess, labels, kind, present[index]))
         return torch.stack(each).mean()
 
-    def _alignment(self, shared: Tensor, member: Tensor, present: Tensor, rise: float | Tensor) -> Tensor:
+    def _alignment(self, shared: Tensor, groups: Tensor, present: Tensor, rise: float | Tensor) -> Tensor:
         """Section 4.2; the adversary carries the ramp in its gradient reversal instead."""
         config = self.config
-        labelled = (member.sum(-1, keepdim=True) > 0).float()
-        rows = present.unsqueeze(-1) * (member if config.align_scope == "class" else labelled)
+        rows = present.unsqueeze(-1) * groups
         if config.align == "adversary":
             return class_adversary(self.discriminators, shared, rows, rise)
         if config.align == "contrastive":
@@ -141,21 +147,16 @@ class FdrlHead(Head):
         sides = [torch.stack([x[pair[k]] for pair in self.pairs]) for x in (shared, rows) for k in (0, 1)]
         return rise * label_lmmd(*sides).mean()
 
-    def _disparity(self, fused: Fused, member: Tensor, present: Tensor) -> Tensor:
+    def _disparity(self, fused: Fused, groups: Tensor, present: Tensor) -> Tensor:
         """Section 4.3 over (private, private) and, unless switched off, (shared, private) pairs."""
         config, shared, private = self.config, fused.parts["shared"], fused.parts["private"]
-        if config.disparity == "classify":
-            return self._tell_apart(private, member, present)
         pairs = [(private[i], private[j], present[i] * present[j]) for i, j in self.pairs]
         if config.disparity_pairs == "all":
             pairs += [(shared[i], private[i], present[i]) for i in range(self.count)]
         if not pairs:
             return losses.weighted_mean(private, torch.zeros_like(private))
         first, second, rows = (torch.stack(side) for side in zip(*pairs, strict=True))
-        labelled = (member.sum(-1, keepdim=True) > 0).float()
-        groups = member if config.disparity_scope == "class" else labelled
-        redundancy = REDUNDANCY[config.disparity](first, second, rows.unsqueeze(-1) * groups)
-        return redundancy.mean()
+        return REDUNDANCY[config.disparity](first, second, rows.unsqueeze(-1) * groups).mean()
 
     def _tell_apart(self, private: Tensor, member: Tensor, present: Tensor) -> Tensor:
         """The discriminative reading: name modality and class of a private vector."""

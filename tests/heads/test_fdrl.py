@@ -348,6 +348,24 @@ def test_the_adversary_is_reversed_by_the_ramp_and_private_vectors_name_modality
     assert terms[1]["disparity"].item() == pytest.approx(0.3 * math.tanh(2.5) * told.item(), rel=1e-5)
 
 
+@pytest.mark.parametrize("term", ["align", "disparity"])
+def test_the_global_scope_counts_rows_whose_set_is_empty_and_the_class_scope_does_not(term: str) -> None:
+    torch.manual_seed(0)
+    inputs = make_inputs(2, "multi")
+    change = {f"{term}_scope": "global"}
+    batch = make_batch(inputs, 24, missing=False)
+    batch.labels = batch.labels.nan_to_num()  # type: ignore[union-attr]
+    batch.labels[12:] = 0.0
+    for settings, counted in (({}, False), (change, True)):
+        head = FdrlHead(inputs, FdrlConfig(dim=16, **settings)).eval()  # type: ignore[arg-type]
+        fused = head.fuse(batch)
+        before = head.auxiliary(batch, fused, 1.0)[term]
+        for vectors in (fused.parts["shared"], fused.parts["private"]):
+            vectors.data[:, 12:] = torch.randn_like(vectors[:, 12:])
+        after = head.auxiliary(batch, fused, 1.0)[term]
+        assert torch.allclose(before, after, rtol=1e-4) is not counted
+
+
 def test_alignment_and_disparity_rise_from_zero() -> None:
     torch.manual_seed(0)
     inputs = make_inputs()

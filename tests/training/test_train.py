@@ -25,10 +25,11 @@ from mer.pipeline.runs import Predictions, Run
 from mer.pipeline.settings import TrainOptions, build_options
 from mer.pipeline.sweep import best_point, points, read_sweep, run_sweep, write_trials
 from mer.pipeline.train import train
+from mer.stages.heads.catalog import config_of
 from mer.stages.protocols import LabelSpec
 from mer.stages.utterance import Utterance
 
-from .toy import TARGETS, fit, parts_of_trials, toy_features, toy_spec, toy_utterances
+from .toy import BENCHMARKS, TARGETS, fit, parts_of_trials, toy_features, toy_spec, toy_utterances
 
 FAST = ["--seeds", "1", "--epochs", "2", "--batch-size", "16", "--head", "linear", "--device", "cpu"]
 
@@ -342,6 +343,22 @@ def test_settings_come_from_a_file_and_the_command_line_wins(toy: Path, tmp_path
         build_options({"features": toy}, settings=["head.dim"])
     with pytest.raises(MerError, match="no features named"):
         build_options({})
+
+
+@pytest.mark.parametrize("head", ["drkf", "fdrl"])
+def test_every_ablation_is_a_settings_file_that_differs_from_the_whole(toy: Path, head: str) -> None:
+    found = {}
+    for file in sorted((BENCHMARKS / "ablations" / head).glob("*.toml")):
+        options = build_options({"features": toy}, file)
+        assert options.head == head
+        found[file.stem] = config_of(head)(**options.head_settings)
+    assert len(found) > 10
+    assert found["full"] == config_of(head)()
+    assert len(set(found.values())) == len(found)
+
+
+def test_the_shared_sweep_can_be_read() -> None:
+    assert list(points(read_sweep(BENCHMARKS / "sweeps" / "shared.toml")))
 
 
 def test_lists_may_have_blanks(toy: Path) -> None:
