@@ -195,14 +195,15 @@ class Trainer:
                 entries.append(progress.history[index][-1])
                 continue
             entry = {name: float(value[index]) for name, value in losses.items()}
-            if not all(math.isfinite(value) for value in entry.values()):
+            labels, outputs = self.arena.labels[member.val], predictions[index][0]
+            if not np.isfinite([*entry.values(), outputs.sum()]).all():
                 raise DivergedError(
-                    f"training of {member.name} diverged in epoch {progress.epoch + 1} (a loss is not finite); "
-                    f"lower --lr (now {recipe.lr:g}) or check the features with mer verify"
+                    f"training of {member.name} diverged in epoch {progress.epoch + 1} (a loss or a validation answer "
+                    f"is not finite); lower --lr (now {recipe.lr:g}) or check the features with mer verify"
                 )
-            found = score(self.arena.kind, self.arena.labels[member.val], predictions[index][0])
+            found = score(self.arena.kind, labels, outputs)
             entry |= {f"val_{name}": value for name, value in found.items()}
-            entry["val_loss"] = loss_of(self.arena.kind, self.arena.labels[member.val], predictions[index][0])
+            entry["val_loss"] = loss_of(self.arena.kind, labels, outputs)
             if self._is_better(index, found[self.arena.metric], entry["val_loss"]):
                 progress.best_score[index], progress.best_loss[index] = found[self.arena.metric], entry["val_loss"]
                 progress.best_epoch[index] = progress.epoch

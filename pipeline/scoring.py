@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mer.cache import FeatureStore
+from mer.cache import FeatureStore, MerError
 
 from .arena import Arena, Member, context_dialogues
 from .batches import fill, in_order
@@ -106,7 +106,19 @@ def predictions_of(
     outputs: npt.NDArray[np.float32],
     vectors: npt.NDArray[np.float32],
 ) -> Predictions:
-    """Put the predictions of some rows beside their keys, labels and dialogues."""
+    """Put the predictions of some rows beside their keys, labels and dialogues.
+
+    Raises
+    ------
+    MerError
+        If a prediction is not finite, which no score would show: the first class wins among NaN.
+    """
+    broken = rows[~np.isfinite(outputs).all(1)]
+    if len(broken):
+        raise MerError(
+            f"{store.path}: the answers for {len(broken)} {split} utterances are not finite, e.g. "
+            f"{store.utterances.keys[broken[0]]}; look for features far from the training rows'"
+        )
     keys = np.array([store.utterances.keys[row] for row in rows], dtype=np.str_)
     groups = [store.utterances.dialogue[row] or store.utterances.keys[row] for row in rows]
     return Predictions(

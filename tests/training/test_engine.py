@@ -26,7 +26,17 @@ from mer.stages.heads.base import HeadInputs, ModalityShape
 from mer.stages.heads.probe import LinearHead
 from training.killing import in_a_process
 
-from .toy import PLAIN, fit, load_benchmark, toy_utterances, without_draws, write_toy
+from .toy import (
+    PLAIN,
+    TARGETS,
+    fit,
+    load_benchmark,
+    toy_features,
+    toy_spec,
+    toy_utterances,
+    without_draws,
+    write_toy,
+)
 
 
 def weights(run: Run) -> dict[str, torch.Tensor]:
@@ -193,6 +203,25 @@ def test_early_stopping_keeps_the_best_epoch(toy: Path, tmp_path: Path, quick: d
 def test_diverging_is_told(toy: Path, tmp_path: Path, quick: dict[str, Any]) -> None:
     with pytest.raises(MerError, match=r"official-seed0 diverged in epoch 1 .* lower --lr \(now 1e\+30\)"):
         fit(toy, tmp_path / "run", quick, train__lr=1e30, target="valence")
+
+
+@pytest.mark.parametrize("target", ["emotion", "valence"])
+def test_diverging_in_the_very_last_step_is_told(toy: Path, tmp_path: Path, quick: dict[str, Any], target: str) -> None:
+    """Then no loss is taken any more of the weights that are not finite."""
+    one_step = {"train.batch_size": 1000, "train.epochs": 1, "train.lr": 1e38}
+    with pytest.raises(MerError, match=r"official-seed0 diverged in epoch 1 .* validation answer is not finite"):
+        fit(toy, tmp_path / "run", {**quick, **one_step}, head="mlp", target=target)
+
+
+def test_an_answer_that_is_not_finite_is_told(
+    tmp_path: Path, write_cache: Callable[..., Path], quick: dict[str, Any]
+) -> None:
+    utterances = toy_utterances()
+    text = toy_features(utterances, 6, 5, 1)
+    text[4] = text[4] * np.float32(1e30)  # a test utterance
+    cache = write_cache(tmp_path / "far.h5", utterances, TARGETS, [(toy_spec("text", 6), text)])
+    with pytest.raises(MerError, match=r"answers for 1 test utterances are not finite, e\.g\. s5/d0_u4; look for"):
+        fit(cache, tmp_path / "run", quick, head="mlp")
 
 
 def test_learning_rate_rises_and_falls() -> None:
