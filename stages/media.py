@@ -38,6 +38,8 @@ FORMATS = (
 # Containers in which seeking lands on the right sample or frame; the others are read from the start. Matroska's
 # timestamps are whole milliseconds, which is exact enough for a frame and not for a sample.
 SEEKABLE = {"audio": {"mov", "wav", "w64", "flac"}, "video": {"mov", "matroska", "avi"}}
+# Containers in which FFmpeg writes the time of the end for the length, the time before the first stream included.
+COUNTED_FROM_ZERO = {"matroska", "nut"}
 SEEK_PREROLL_SECONDS = 1.0
 SEEK_WORTH_SECONDS = 4.0
 PROBE_PACKETS = 3000
@@ -151,7 +153,8 @@ def read_media(
         on_frame = _collect(frames)
     with _open(path) as container:
         streams = _pick_streams(container, request, threads)
-        clip = _Clip(container, streams, _origin(container), _header_seconds(container))
+        origin = _origin(container)
+        clip = _Clip(container, streams, origin, _header_seconds(container, origin))
         reading = _Reading.of(clip, request, on_frame, on_grey)
         if request.start > SEEK_WORTH_SECONDS:
             _seek(clip, request.start)
@@ -248,9 +251,12 @@ def _origin(container: Any) -> float:
     return max(min(starts, default=0.0), 0.0)
 
 
-def _header_seconds(container: Any) -> float:
-    """Length the header promises; a day when it says nothing."""
-    return container.duration / 1e6 if container.duration and container.duration > 0 else 86_400.0
+def _header_seconds(container: Any, origin_seconds: float) -> float:
+    """Length from time zero on that the header promises; a day when it says nothing."""
+    if not container.duration or container.duration < 0:
+        return 86_400.0
+    before = origin_seconds if COUNTED_FROM_ZERO & set(container.format.name.split(",")) else 0.0
+    return float(container.duration / 1e6 - before)
 
 
 # --- seeking ------------------------------------------------------------------------------------------------------
@@ -375,7 +381,7 @@ class _Reading:
         if self.picture is not None and self.picture.clock.impossible:
             self.notes.append(f"{self.picture.clock.impossible} of {self.picture.decoded} picture times are impossible")
         promised = min(clip.header_seconds, request.end) - request.start
-        if request.stop < min(clip.header_seconds + clip.origin_seconds, request.end):
+        if request.stop < min(clip.header_seconds, request.end):
             self.notes.append(f"cut to the first {seconds:.2f} of {promised:.2f} s")
         elif clip.container.duration and self.readers() and seconds < promised - 0.5:
             self.notes.append(f"ends after {seconds:.2f} of the {promised:.2f} s its header promises")

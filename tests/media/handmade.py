@@ -64,6 +64,27 @@ def write_stamped(path: Path, count: int, stamps_ms: Sequence[int]) -> Path:
     return path
 
 
+def write_shifted(
+    path: Path, rate: Fraction, count: int, sound: npt.NDArray[np.float32], first_frame: int, first_sample: int
+) -> Path:
+    """Write `counted_frames` and 16 kHz sound from `first_frame` and `first_sample` on, each at its own time."""
+    with av.open(str(path), "w") as out:
+        video, audio = out.add_stream("mjpeg", rate=rate), out.add_stream("pcm_s16le", rate=16_000, layout="mono")
+        video.width, video.height, video.pix_fmt = 64, 48, "yuvj420p"
+        for index, pixels in list(enumerate(counted_frames(count)))[first_frame:]:
+            picture = av.VideoFrame.from_ndarray(pixels, format="bgr24")
+            picture.pts, picture.time_base = index, 1 / rate
+            out.mux(video.encode(picture))
+        for start in range(first_sample, len(sound), 1_000):
+            block = (sound[None, start : start + 1_000] * 32_767).astype(np.int16)
+            piece = av.AudioFrame.from_ndarray(block, format="s16", layout="mono")
+            piece.sample_rate, piece.pts, piece.time_base = 16_000, start, Fraction(1, 16_000)
+            out.mux(audio.encode(piece))
+        out.mux(video.encode(None))
+        out.mux(audio.encode(None))
+    return path
+
+
 def turn_quarter(path: Path) -> Path:
     """Mark an mp4 as to be shown turned a quarter clockwise, as a phone held upright does, in place."""
     content = bytearray(path.read_bytes())

@@ -17,13 +17,18 @@ RATE_HZ = 48_000
 SPAN = (6.3, 7.9)
 
 
-@pytest.fixture(scope="module", params=["mp4", "mov", "mkv", "avi", "webm", "mpg", "wav", "flac", "mp3", "ogg"])
+@pytest.fixture(
+    scope="module",
+    params=["mp4", "mpeg4.mp4", "mpeg4.mov", "mov", "mkv", "avi", "webm", "mpg", "wav", "flac", "mp3", "ogg"],
+)
 def long_clip(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Ten seconds of noise and of numbered frames."""
+    """Ten seconds of noise and of numbered frames; MPEG-4 has a key frame every half second, so that seeking lands."""
     path: Path = tmp_path_factory.mktemp("long") / f"clip.{request.param}"
     if request.param in ("wav", "flac", "mp3", "ogg"):
         return write_clip(path, sound=noise(10, RATE_HZ), rate_hz=RATE_HZ)
-    write_media(path, Picture(counted_frames(250), 25.0, (64, 48)), Sound(noise(10, RATE_HZ), RATE_HZ))
+    codecs = ("mpeg4", "aac") if request.param.startswith("mpeg4") else None
+    sound = Sound(noise(10, RATE_HZ), RATE_HZ)
+    write_media(path, Picture(counted_frames(250), 25.0, (64, 48)), sound, codecs=codecs)
     return path
 
 
@@ -139,6 +144,16 @@ def test_damage_in_the_middle_is_stepped_over(tmp_path: Path, capfd: pytest.Capt
     assert len(media.waveform) == pytest.approx(96_000, abs=5_000)
     assert any("damaged sound packets were left out" in note for note in media.notes)
     assert capfd.readouterr() == ("", "")
+
+
+def test_damage_before_a_span_is_not_told_of_it(tmp_path: Path) -> None:
+    path = overwrite(write_clip(tmp_path / "clip.mp4", seconds=6.0, fps=25, sound="noise", rate_hz=44_100), 0.2, 0.3)
+    whole = read_media(path, MediaRequest(frames_fps=5))
+    assert any("damaged sound packets were left out" in note for note in whole.notes)
+    span = read_media(path, MediaRequest(frames_fps=5, start_seconds=3.5, end_seconds=4.5))
+    assert span.notes == ()
+    assert span.waveform is not None
+    assert len(span.waveform) == 16_000
 
 
 def test_sound_after_damage_stays_in_its_place(tmp_path: Path) -> None:
