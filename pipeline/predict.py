@@ -43,6 +43,13 @@ class Asked:
     clip: Path | None
     text: str | None
 
+    @property
+    def problem(self) -> str:
+        """Why there is no clip where one was named, or empty."""
+        if self.clip is None or self.clip.is_file():
+            return ""
+        return "is a folder; name the clips in it" if self.clip.is_dir() else "no such file; name a clip"
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -58,6 +65,11 @@ class Answer:
     missing: Mapping[str, str] = field(default_factory=dict)
     """Modality to the reason why it was left out."""
 
+    @property
+    def failed(self) -> bool:
+        """Whether the clip is not there, or has nothing that the run goes by, so that the prior answers."""
+        return bool(self.asked.problem) or not self.used
+
     def record(self, run: Run) -> dict[str, Any]:
         """Everything as JSON-able facts."""
         facts: dict[str, Any] = {
@@ -65,6 +77,7 @@ class Answer:
             "text": self.asked.text,
             "used": list(self.used),
             "missing": dict(self.missing),
+            "failed": self.failed,
         }
         if run.kind == "real":
             return {**facts, "value": float(self.output[0]), "std_over_models": float(self.spread[0])}
@@ -111,14 +124,11 @@ def predict_clips(
     Raises
     ------
     MerError
-        If a clip is not there, an encoder or detector is not the run's, or no clip has any modality of the run.
+        If no clip is there, an encoder or detector is not the run's, or no clip has any modality of the run.
     """
-    folders = [str(one.clip) for one in asked if one.clip is not None and one.clip.is_dir()]
-    if folders:
-        raise MerError(f"{folders[0]}: is a folder; name the clips in it")
-    absent = [str(one.clip) for one in asked if one.clip is not None and not one.clip.is_file()]
-    if absent:
-        raise MerError(f"{absent[0]}: no such file; name a clip")
+    problems = [one.problem for one in asked]
+    if all(problems):
+        raise MerError(f"{asked[0].clip}: {problems[0]}")
     with tempfile.TemporaryDirectory(prefix="mer-predict-") as folder:
         store = _encode(
             run.specs,
@@ -134,12 +144,12 @@ def predict_clips(
         fates = {m: store.sets[spec.set_name] for m, spec in run.specs.items()}
     present = {m: np.asarray((flat.lengths > 0).numpy()) for m, flat in flats.items()}
     if not np.any(list(present.values())):
-        why = "; ".join(f"{m}: {_reason(m, fates[m].reasons[0])}" for m in run.specs)
+        why = "; ".join(f"{m}: {_reason(asked[0], m, fates[m].reasons[0])}" for m in run.specs)
         raise MerError(f"nothing to go by: no clip has any modality of the run ({why})")
     outputs = np.stack([_outputs(run, run.load_member(m["name"]), flats, present) for m in run.members])
     answers = []
     for row, one in enumerate(asked):
-        missing = {m: _reason(m, fates[m].reasons[row]) for m in run.specs if not present[m][row]}
+        missing = {m: _reason(one, m, fates[m].reasons[row]) for m in run.specs if not present[m][row]}
         used = tuple(m for m in run.specs if present[m][row])
         answers.append(Answer(one, outputs[:, row].mean(0), outputs[:, row].std(0), used, missing))
     return answers
@@ -188,7 +198,7 @@ def _job(number: int, asked: Asked) -> Job:
     return Job(
         key=f"clip-{number}",
         text=asked.text,
-        picture=None if asked.clip is None else str(asked.clip.resolve()),
+        picture=None if asked.clip is None or asked.problem else str(asked.clip.resolve()),
         sound=None,
         start_seconds=None,
         end_seconds=None,
@@ -231,7 +241,7 @@ def _outputs(
     return outputs
 
 
-def _reason(modality: str, stored: str) -> str:
+def _reason(asked: Asked, modality: str, stored: str) -> str:
     if modality == "text" and "no transcript" in stored:
         return "no words were given; add --text"
-    return stored or "no usable features"
+    return (asked.problem if modality != "text" else "") or stored or "no usable features"

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from mer.pipeline.predict import Answer
+    from mer.pipeline.runs import Run
 
 
 def predict(
     run: Annotated[Path, typer.Argument(help="Folder that mer train wrote.")],
-    clips: Annotated[list[Path] | None, typer.Argument(metavar="[CLIP]...", help="Video or sound files.")] = None,
+    clips: Annotated[list[Path] | None, typer.Argument(metavar="CLIP", help="Video or sound files.")] = None,
     text: Annotated[
         list[str] | None, typer.Option(help="What is said in the clip; once per clip, in the order of the clips.")
     ] = None,
@@ -22,7 +27,7 @@ def predict(
     face_detector: Annotated[
         Path | None, typer.Option(help="The face detector's file, when mer extract was given one.")
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:0.")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.")] = "auto",
     trust_remote_code: Annotated[
         bool, typer.Option("--trust-remote-code", help="Let a checkpoint run Python code of its own.")
     ] = False,
@@ -31,12 +36,13 @@ def predict(
     """Predict new clips with the encoders, face finder and models of a run.
 
     What a clip does not have, such as words without --text, is masked. With several models (seeds, folds) the
-    probabilities are averaged. A run with dialogue context takes the clips as turns of one dialogue.
+    probabilities are averaged. A run with dialogue context takes the clips as turns of one dialogue. A clip that is not
+    there or holds nothing to go by leaves the others their answers and makes the exit code 1.
     """
     import json
 
     from mer.cache import MerError
-    from mer.pipeline.console import results, set_up_logging, table
+    from mer.pipeline.console import set_up_logging
     from mer.pipeline.predict import Asked, predict_clips
     from mer.pipeline.runs import Run
 
@@ -56,18 +62,25 @@ def predict(
     if as_json:
         facts = {"run": str(run), "target": opened.facts["target"], "kind": opened.kind, "models": len(opened.members)}
         typer.echo(json.dumps({**facts, "clips": [answer.record(opened) for answer in answers]}, ensure_ascii=False))
-        return
-    number = opened.kind == "real"
-    made = table(
-        "", "clip", *([">value"] if number else ["prediction", *(f">{name}" for name in opened.classes)]), "used"
-    )
-    names = [one.clip.name if one.clip else f"“{one.text}”" for one in asked]
+    else:
+        _print_answers(opened, answers)
+    failed = sum(answer.failed for answer in answers)
+    if failed:
+        raise MerError(f"{failed} of {len(answers)} could not be used; the reasons stand with their answers")
+
+
+def _print_answers(run: Run, answers: Sequence[Answer]) -> None:
+    from mer.pipeline.console import results, table
+
+    number = run.kind == "real"
+    made = table("", "clip", *([">value"] if number else ["prediction", *(f">{name}" for name in run.classes)]), "used")
+    names = [one.asked.clip.name if one.asked.clip else f"“{one.asked.text}”" for one in answers]
     for name, answer in zip(names, answers, strict=True):
         shown = [name]
         if number:
             shown.append(f"{answer.output[0]:.3f}")
         else:
-            said = answer.prediction(opened)
+            said = answer.prediction(run)
             shown.append(said if isinstance(said, str) else ", ".join(said) or "none")
             shown += [f"{100 * share:.1f}" for share in answer.output]
         made.add_row(*shown, ", ".join(answer.used) or "nothing: the training prior answers")

@@ -143,6 +143,29 @@ def test_the_command_prints_a_table_and_json(trained: Trained, capsys: pytest.Ca
     assert clip["prediction"] == max(clip["probabilities"], key=clip["probabilities"].get)
 
 
+def test_a_clip_that_fails_leaves_the_others_their_answers(
+    trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good = trained.asked(str(trained.store.utterances.keys[-1])).clip
+    broken = synthetic.text_as_media(tmp_path / "[broken].mp4")
+    clips = [tmp_path / "gone.mp4", good, tmp_path, broken, good]
+    for extra in ([], ["--json"]):
+        with pytest.raises(SystemExit) as left:
+            main(["predict", str(trained.run.path), *map(str, clips), "--device", "cpu", *extra])
+        assert left.value.code == 1
+    told = capsys.readouterr()
+    assert told.err.count("mer: 3 of 5 could not be used; the reasons stand with their answers\n") == 2
+    assert "without audio: gone.mp4: no such file; name a clip\n" in told.out
+    assert f"without face: {tmp_path.name}: is a folder; name the clips in it\n" in told.out
+    assert "without audio: [broken].mp4: " in told.out
+    answers = json.loads(told.out[told.out.index('{"run"') :])["clips"]
+    assert [answer["failed"] for answer in answers] == [True, False, True, True, False]
+    assert [answer["used"] for answer in answers] == [[], ["audio", "face"], [], [], ["audio", "face"]]
+    alone = predict_clips(trained.run, [Asked(good, None)], device="cpu")[0]
+    for row in (1, 4):
+        assert list(answers[row]["probabilities"].values()) == pytest.approx(alone.output, abs=1e-4)
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
