@@ -7,7 +7,8 @@ Names and conventions:
 * Sets: `macro_f1`, `micro_f1` at a threshold of 0.5, `map` mean average precision over classes that occur.
 * Numbers (sentiment in [-3, 3] and the like): `mae`, `pearson`, `acc2` and `f1` over negative against non-negative,
   `acc2_nonzero` and `f1_nonzero` over negative against positive with rows of truth 0 left out, `acc7` and `acc5` after
-  clipping to [-3, 3] and [-2, 2] and rounding.
+  clipping to [-3, 3] and [-2, 2] and rounding. All but the first two are NaN where no truth is below 0: on a scale from
+  1 to 5 they would say nothing.
 """
 
 from __future__ import annotations
@@ -46,6 +47,8 @@ TITLES = {
     "acc5": "Acc-5",
     "acc7": "Acc-7",
 }
+SIGNED_METRICS = REAL_METRICS[2:]
+"""Metrics that need numbers on both sides of 0."""
 PLAIN_NUMBERS = frozenset({"mae", "pearson"})
 """Metrics that are not shares and so are not shown in per cent."""
 
@@ -172,10 +175,14 @@ def _score_numbers(truth: Floats, predicted: Floats) -> dict[str, float]:
     def graded(bound: int) -> float:
         return float(np.mean(np.rint(truth.clip(-bound, bound)) == np.rint(predicted.clip(-bound, bound))))
 
-    whole, signed = two_ways(truth >= 0, predicted >= 0), two_ways(truth[nonzero] > 0, predicted[nonzero] > 0)
-    return {
+    found = {
         "mae": float(np.abs(truth - predicted).mean()),
         "pearson": float("nan") if constant else float(np.corrcoef(truth, predicted)[0, 1]),
+    }
+    if not (truth < 0).any():
+        return found | dict.fromkeys(SIGNED_METRICS, float("nan"))
+    whole, signed = two_ways(truth >= 0, predicted >= 0), two_ways(truth[nonzero] > 0, predicted[nonzero] > 0)
+    return found | {
         "acc2": float(whole["war"]),
         "f1": float(whole["wf1"]),
         "acc2_nonzero": float(signed["war"]),

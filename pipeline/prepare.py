@@ -15,7 +15,7 @@ from mer.stages.registry import suggest
 
 from .arena import Arena, Member
 from .batches import epoch_shape
-from .metrics import labelled, selection_metric
+from .metrics import SIGNED_METRICS, labelled, selection_metric
 from .model import Blueprint
 from .options import MODALITIES, resolve_device
 from .protocols import Request, Splits, check_classes, copies_of, make_splits
@@ -57,7 +57,7 @@ def prepare(options: TrainOptions) -> Prepared:
     sets = choose_sets(store, options.modalities, options.sets)
     most = {modality: options.recipe.steps(modality) for modality in sets}
     selection_metric(label.kind, options.recipe.select)
-    check_fits(options.recipe, target, label.kind)
+    check_fits(options.recipe, target, label)
     if options.context != "none":
         check_dialogues(store)
     inputs = head_inputs({m: store.sets[name].spec for m, name in sets.items()}, label.kind, label.classes)
@@ -71,8 +71,11 @@ def prepare(options: TrainOptions) -> Prepared:
     return Prepared(options, store, target, label, source, splits, members, blueprint, device, [*splits.notes, *notes])
 
 
-def check_fits(recipe: Recipe, target: str, kind: str) -> None:
-    """Refuse settings of the loss that this kind of target has no use for."""
+def check_fits(recipe: Recipe, target: str, label: LabelColumn) -> None:
+    """Refuse settings of the loss or the selection that this target has no use for."""
+    kind = label.kind
+    if recipe.select in SIGNED_METRICS and kind == "real" and not (label.values < 0).any():
+        raise MerError(f"metric {recipe.select!r} needs numbers below and above 0; select {target!r} by mae or pearson")
     for name, needed, noun in (
         ("class_weights", "class", "classes"),
         ("label_smoothing", "class", "classes"),

@@ -254,12 +254,16 @@ def components(request: Request, rows: Rows, kinds: Sequence[str]) -> Groups:
 
 
 def strata(label: LabelColumn, rows: Rows) -> Rows:
-    """Return classes to stratify by: the class, the rarest label of a set, or the sign of a number."""
+    """Return classes to stratify by: the class, the rarest label of a set, or the sign of a number.
+
+    Numbers that are all on one side of 0 are told apart by their median.
+    """
     values = label.values[rows]
     if label.kind == "class":
         return np.asarray(values, dtype=np.int64)
     if label.kind == "real":
-        return np.asarray(np.sign(values) + 1, dtype=np.int64)
+        middle = 0.0 if values.min() < 0 < values.max() else np.median(values)
+        return np.asarray(np.sign(values - middle) + 1, dtype=np.int64)
     rare = np.argsort(label.values[rows].sum(0), kind="stable")
     first = (values[:, rare] > 0.5).argmax(1)
     return np.where((values > 0.5).any(1), rare[first], len(rare)).astype(np.int64)

@@ -353,6 +353,9 @@ def test_numbers_are_learned_alike_in_any_unit(
         fit(make_toy(f"{name}.h5", utterances=utterances), tmp_path / name, asked)
         for name, utterances in (("narrow", toy_utterances()), ("wide", wide))
     ]
+    scores = runs[1].facts["metrics"]
+    assert {name for name, figure in scores.items() if figure["mean"] is not None} == {"mae", "pearson"}
+    assert scores["mae"]["mean"] == pytest.approx(100 * runs[0].facts["metrics"]["mae"]["mean"], rel=1e-2)
     for member in runs[0].members:
         narrow, other = (run.predictions(member["name"]).outputs for run in runs)
         assert np.ptp(narrow) > 0.5

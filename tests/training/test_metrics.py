@@ -11,6 +11,7 @@ from sklearn.metrics import average_precision_score, f1_score, recall_score
 from mer.cache import MerError
 from mer.pipeline.compare import holm, mcnemar, permute, permute_classes, two_sided
 from mer.pipeline.metrics import (
+    NAMES,
     average_precision,
     better,
     bootstrap,
@@ -102,6 +103,14 @@ def test_zero_is_not_negative_and_halves_round_to_even() -> None:
 @pytest.mark.parametrize(("truth", "guess"), [((1.0, 2.0), (0.5, 0.5)), ((0.5, 0.5), (1.0, 2.0))])
 def test_what_does_not_vary_has_no_correlation(truth: tuple[float, ...], guess: tuple[float, ...]) -> None:
     assert np.isnan(score("real", np.array(truth), np.array(guess)[:, None])["pearson"])
+
+
+def test_scores_of_sentiment_are_undefined_on_a_scale_without_negative_numbers() -> None:
+    found = score("real", np.array([1.0, 2.5, 5.0]), np.array([[1.5], [2.5], [4.0]]))
+    assert found["mae"] == pytest.approx(0.5)
+    assert found["pearson"] > 0.9
+    assert {name for name, value in found.items() if np.isnan(value)} == set(found) - {"mae", "pearson"}
+    assert set(found) == set(NAMES["real"])
 
 
 def test_sets_by_hand() -> None:

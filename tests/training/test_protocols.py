@@ -129,6 +129,15 @@ def test_kfold_cannot_keep_together_what_nobody_names(kind: str) -> None:
         make_splits("kfold", request_for([replace(u, **{kind: ""}) for u in toy_utterances()], group_by=kind))
 
 
+@pytest.mark.parametrize("shift", [0, 10])
+def test_numbers_are_stratified_by_their_sign_or_around_their_median(shift: int) -> None:
+    """Rows 0 to 119 in groups of their own, a third of them at the lower end: every fold gets its share of those."""
+    numbers = np.where(np.arange(120) < 40, -1.0, 1.0) + shift
+    request = request_for(label=LabelColumn("real", (), numbers), group_by="none")
+    for fold in make_splits("kfold", request).folds:
+        assert (numbers[fold.test] < shift).mean() == pytest.approx(1 / 3, abs=0.02)
+
+
 def test_fewer_folds_merge_groups() -> None:
     folds = make_splits("session-folds", request_for(folds=2)).folds
     assert sorted(len(fold.name.split("+")) for fold in folds) == [2, 3]

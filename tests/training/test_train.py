@@ -310,6 +310,16 @@ def test_a_label_of_a_set_that_is_tested_but_never_trained_is_told(
         prepare(build_options({**quick, "features": make_toy(utterances=rare), "target": "tags"}))
 
 
+def test_a_metric_of_sentiment_cannot_select_on_a_scale_without_negative_numbers(
+    make_toy: Callable[..., Path], quick: dict[str, Any]
+) -> None:
+    rated = [replace(u, labels={**u.labels, "valence": 3 + u.labels["valence"]}) for u in toy_utterances()]  # type: ignore[operator]
+    asked = {**quick, "features": make_toy(utterances=rated), "target": "valence"}
+    with pytest.raises(MerError, match="metric 'acc2' needs numbers below and above 0; select 'valence' by mae or"):
+        prepare(build_options({**asked, "train.select": "acc2"}))
+    assert prepare(build_options({**asked, "train.select": "pearson"})).label.kind == "real"
+
+
 def test_labels_absent_are_told(make_toy: Callable[..., Path], quick: dict[str, Any]) -> None:
     bare = [replace(u, labels={}) for u in toy_utterances()]
     with pytest.raises(MerError, match="no utterance has a label for 'emotion'"):
