@@ -241,7 +241,7 @@ def permute(
             score(kind, labels, np.where(swap, b, a))[metric] - score(kind, labels, np.where(swap, a, b))[metric]
             for a, b in zip(left, right, strict=True)
         ]
-        differences[draw] = -float(np.mean(both))
+        differences[draw] = 0.0 - np.mean(both)  # no minus before a zero
     return float(differences[0]), two_sided(differences)
 
 

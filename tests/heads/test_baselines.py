@@ -3,12 +3,19 @@
 import pytest
 import torch
 
-from mer.stages.heads.base import Fused
+from mer.stages.heads.base import Fused, Head
 from mer.stages.heads.configs import MisaConfig, MultConfig
 from mer.stages.heads.layers import masked_mean, sinusoids
 from mer.stages.heads.misa import MisaHead, central_moment_discrepancy
 from mer.stages.heads.mult import MultHead
+from mer.stages.heads.probe import LinearHead
+from mer.stages.heads.simple import ConcatHead, GatedHead, LateHead
 from mer.stages.heads.testing import make_batch, make_inputs
+
+
+def built(head: type[Head], **settings: object) -> Head:
+    torch.manual_seed(0)
+    return head(make_inputs(3), head.Config(**settings)).eval()
 
 
 def test_moments_by_hand() -> None:
@@ -56,3 +63,43 @@ def test_mult_attends_once_from_every_modality_to_every_other() -> None:
     assert len(head.cross) == 6
     vector = torch.cat(pooled, -1)
     torch.testing.assert_close(head.fuse(batch).vector, vector + head.residual(vector))
+
+
+def test_late_fusion_is_the_weighted_mean_of_unimodal_outputs_over_the_modalities_present() -> None:
+    head, batch = built(LateHead, dim=16), make_batch(make_inputs(3))
+    trust = torch.tensor([0.5, -1.0, 0.2])
+    head.trust.data = trust
+    vectors, present = head.pooled(batch)
+    own = torch.stack([head.classifiers[i](head.hidden[i](vectors[:, i])) for i in range(3)], 1)
+    for row, here in enumerate(present):
+        share = trust[here].softmax(0)
+        expected = (own[row, here] * share.unsqueeze(-1)).sum(0) + head.bias
+        assert torch.allclose(head(batch)[row], expected, atol=1e-5)
+
+
+def test_the_gated_unit_is_its_formula_over_the_modalities_present() -> None:
+    head, batch = built(GatedHead, dim=16), make_batch(make_inputs(3))
+    vectors, present = head.pooled(batch)
+    gate = head.gate(vectors.flatten(1))
+    for row, here in enumerate(present):
+        share = gate[row, here].softmax(0)
+        each = torch.stack([head.transform[i](vectors[row, i]).tanh() for i in range(3)])[here]
+        assert torch.allclose(head.fuse(batch).vector[row], (each * share.unsqueeze(-1)).sum(0), atol=1e-5)
+
+
+def test_probe_and_concatenation_see_masked_means_side_by_side() -> None:
+    batch = make_batch(make_inputs(3))
+    means = {
+        name: torch.stack([
+            x[row, valid].mean(0) if (valid := batch.valid[name][row]).any() else torch.zeros(x.shape[-1])
+            for row in range(batch.size)
+        ])
+        for name, x in batch.values.items()
+    }  # fmt: skip
+    probe = built(LinearHead)
+    assert torch.allclose(probe(batch), probe.classifier(torch.cat(list(means.values()), -1)), atol=1e-5)
+    concat = built(ConcatHead, dim=16)
+    (steps, *_), (valid, *_), _ = concat.pooled.encoders(batch)
+    vectors, _ = concat.pooled(batch)
+    assert torch.allclose(vectors[0, 0], steps[0, valid[0]].mean(0), atol=1e-5)
+    assert torch.allclose(concat(batch), concat.classifier(concat.hidden(vectors.flatten(1))), atol=1e-5)
