@@ -396,12 +396,9 @@ def _gaps(catalogue: Catalogue) -> list[str]:
     """Count what a reader would otherwise find out late."""
     gaps = []
     for name, index in catalogue.sets.items():
-        without = {fate: int((index.fates == fate).sum()) for fate in (Fate.MISSING, Fate.FAILED, Fate.PENDING)}
-        gaps += [
-            f"{name}: {count:,} of {len(index.fates):,} utterances are {fate.name.lower()}"
-            for fate, count in without.items()
-            if count
-        ]
+        for fate, words in {Fate.MISSING: "are missing", Fate.FAILED: "failed", Fate.PENDING: "are pending"}.items():
+            if count := int((index.fates == fate).sum()):
+                gaps.append(f"{name}: {count:,} of {len(index.fates):,} utterances {words}")
         if partly := int((index.coverage[index.ok] < 1).sum()):
             gaps.append(f"{name}: {partly:,} utterances have steps without features")
     table = catalogue.utterances

@@ -48,7 +48,8 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 
 EPILOG = (
     "A first run: `mer demo`. A corpus of yours: `mer extract --corpus meld --root DIR`, then "
-    "`mer train --features cache/meld.h5`."
+    "`mer train --features cache/meld.h5`. Exit codes: 0 done, 1 a failure told in one line, 2 wrong usage, "
+    "130 stopped by Ctrl-C."
 )
 
 
@@ -82,7 +83,9 @@ def root(
     _version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
     ] = False,
-    _debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error. Works anywhere.")] = False,
+    _debug: Annotated[
+        bool, typer.Option("--debug", help="Show the traceback of an error. May stand anywhere.")
+    ] = False,
 ) -> None:
     """Multimodal emotion recognition: encode a corpus once with frozen encoders, train small heads on the cache."""
 

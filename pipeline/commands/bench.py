@@ -24,7 +24,9 @@ TRAINING = "Cache and training"
 
 
 def bench(
-    part: Annotated[list[str] | None, typer.Option(help="extraction, cache, training. [default: all]")] = None,
+    part: Annotated[
+        list[str] | None, typer.Option(help="extraction, cache or training. Repeatable. [default: all]")
+    ] = None,
     size: Annotated[str, typer.Option(help="tiny, base or large models, with random weights.")] = "base",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.")] = "auto",
     precision: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
@@ -34,7 +36,8 @@ def bench(
     root: Annotated[Path | None, typer.Option(help="Its folder.", rich_help_panel=EXTRACTION)] = None,
     limit: Annotated[int, typer.Option(min=2, help="Number of clips.", rich_help_panel=EXTRACTION)] = 24,
     modality: Annotated[
-        list[str] | None, typer.Option(help="text, audio, face. [default: all]", rich_help_panel=EXTRACTION)
+        list[str] | None,
+        typer.Option(help="text, audio or face. Repeatable. [default: all]", rich_help_panel=EXTRACTION),
     ] = None,
     features: Annotated[
         Path | None,

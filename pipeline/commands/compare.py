@@ -11,7 +11,7 @@ import typer
 
 
 def compare(
-    runs: Annotated[list[Path], typer.Argument(help="Run folders; each is compared with the first.")],
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="Run folders; each is compared with the first.")],
     metric: Annotated[str, typer.Option(help="Metric that is tested; auto is war, macro_f1 or mae.")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print the comparison as JSON.")] = False,
 ) -> None:

@@ -59,7 +59,7 @@ def check(
     ] = None,
     labels: Annotated[str | None, typer.Option(help="Named label set of the corpus, e.g. 4 or 6 for IEMOCAP.")] = None,
     decode: Annotated[
-        bool, typer.Option(help="Decode every clip's sound to its end; slow, finds cut-off files.")
+        bool, typer.Option("--decode", help="Decode every clip's sound to its end; slow, finds cut-off files.")
     ] = False,
     threads: Annotated[int, typer.Option(min=1, help="Clips looked at at once.")] = 4,
     all_findings: Annotated[
@@ -157,4 +157,5 @@ def _print_findings(taken: Inventory, most: int | None) -> None:
         if most is not None and len(same) > most:
             results.print(f"… and {len(same) - most} more; --all or --json shows them")
     looks = sum(finding.attention for finding in taken.findings)
-    results.print(f"{looks} findings need attention" if looks else "nothing needs attention", soft_wrap=True)
+    told = {0: "nothing needs attention", 1: "1 finding needs attention"}
+    results.print(told.get(looks, f"{looks} findings need attention"), soft_wrap=True)

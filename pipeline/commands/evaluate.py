@@ -12,7 +12,10 @@ import typer
 def evaluate(
     run: Annotated[Path, typer.Argument(help="Run folder that mer train wrote.")],
     features: Annotated[
-        Path | None, typer.Option("--features", "-f", help="Another cache or pack made by the same encoders.")
+        Path | None,
+        typer.Option(
+            "--features", "-f", help="Another cache or pack made by the same encoders. [default: the run's own]"
+        ),
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print the scores as JSON.")] = False,

@@ -23,7 +23,7 @@ def import_features(
             "csd, merbench, lhotse: a file or folder and its modality (COVAREP=audio).",
         ),
     ] = None,
-    modality: Annotated[str | None, typer.Option(help="emotion2vec: text, audio (the default) or face.")] = None,
+    modality: Annotated[str | None, typer.Option(help="emotion2vec: text, audio or face. [default: audio]")] = None,
     dtype: Annotated[str, typer.Option(help="float32 or float16.")] = "float32",
 ) -> None:
     """Read features of another tool into a cache.
@@ -48,7 +48,7 @@ def export_features(
     form: Annotated[str, typer.Option("--format", help=f"{FORMATS}.")],
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DST", help="File or folder to write.")],
     sets: Annotated[
-        list[str] | None, typer.Option("--set", help="Feature set; repeatable. Default: the newest of every modality.")
+        list[str] | None, typer.Option("--set", help="Feature set. Repeatable. [default: the newest of every modality]")
     ] = None,
     target: Annotated[str | None, typer.Option(help="Target to write where the format has room for one.")] = None,
     layout: Annotated[

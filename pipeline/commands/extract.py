@@ -107,7 +107,9 @@ def extract(
     ] = False,
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", help="Catalogue to write. [default: cache/CORPUS.h5]", rich_help_panel=HOW),
+        typer.Option(
+            "--out", "-o", help="Catalogue to write, or to add to. [default: cache/CORPUS.h5]", rich_help_panel=HOW
+        ),
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.", rich_help_panel=HOW)] = "auto",
     workers: Annotated[
@@ -117,7 +119,7 @@ def extract(
         str | None, typer.Option(help="A running Dask scheduler, e.g. tcp://host:8786.", rich_help_panel=HOW)
     ] = None,
     decode_threads: Annotated[
-        int, typer.Option(min=0, help="Clips decoded at once; 0 chooses.", rich_help_panel=HOW)
+        int, typer.Option(min=0, help="Clips decoded at once; 0 chooses by the cores.", rich_help_panel=HOW)
     ] = 0,
     budget: Annotated[
         int | None,
@@ -137,7 +139,8 @@ def extract(
         bool, typer.Option("--retry-failed", help="Try failed utterances again.", rich_help_panel=HOW)
     ] = False,
     max_failures: Annotated[
-        int | None, typer.Option(min=0, help="Exit with 1 when more utterances failed.", rich_help_panel=HOW)
+        int | None,
+        typer.Option(min=0, help="Exit with 1 when more than so many utterances failed.", rich_help_panel=HOW),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.", rich_help_panel=HOW)] = False,
 ) -> None:

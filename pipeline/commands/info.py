@@ -14,7 +14,8 @@ def info(
     file: Annotated[str, typer.Argument(help="Cache or pack: a path, or a URL that is read in place.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     reproduce: Annotated[
-        bool, typer.Option(help="Print the commands that make these features again, with pinned versions.")
+        bool,
+        typer.Option("--reproduce", help="Print the commands that make these features again, with pinned versions."),
     ] = False,
 ) -> None:
     """Show what is in a cache or pack: utterances and classes per split, feature sets, fates, provenance."""

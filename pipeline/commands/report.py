@@ -9,9 +9,9 @@ import typer
 
 
 def report(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders that mer train wrote.")],
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="Folders that mer train wrote.")],
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="File to write; report.html in the first run by default.")
+        Path | None, typer.Option("--out", "-o", help="File to write. [default: report.html in the first run]")
     ] = None,
 ) -> None:
     """Write one self-contained HTML page: results, per-class table, confusion, curves, map, errors, provenance."""

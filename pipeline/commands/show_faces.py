@@ -19,7 +19,7 @@ def show_faces(
         "contact-sheet.png"
     ),
     feature_set: Annotated[
-        str | None, typer.Option("--set", help="Face feature set or encoder; default the newest.")
+        str | None, typer.Option("--set", help="Face feature set or encoder. [default: the newest]")
     ] = None,
     frames: Annotated[int, typer.Option(min=1, max=400, help="Most frames to draw, evenly over the clip.")] = 24,
 ) -> None:

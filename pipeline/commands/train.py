@@ -12,40 +12,52 @@ import typer
 
 def train(
     features: Annotated[
-        str | None, typer.Option("--features", "-f", help="Cache or pack to train on, or the URL of a pack.")
+        str | None,
+        typer.Option(
+            "--features", "-f", help="Cache or pack to train on, or the URL of a pack. Needed here or in --config."
+        ),
     ] = None,
-    head: Annotated[str | None, typer.Option(help="Head by name (mer heads lists them) or module:Attr. [drkf]")] = None,
+    head: Annotated[
+        str | None, typer.Option(help="Head by name (mer heads lists them) or module:Attr. [default: drkf]")
+    ] = None,
     modalities: Annotated[
-        str | None, typer.Option(help="Comma-separated, e.g. text,audio. [all the cache has]")
+        str | None, typer.Option(help="Comma-separated, e.g. text,audio. [default: all the cache has]")
     ] = None,
     features_of: Annotated[
         list[str] | None,
-        typer.Option("--set-of", metavar="MODALITY=NAME", help="Feature set or encoder of a modality. [the newest]"),
+        typer.Option(
+            "--set-of", metavar="MODALITY=NAME", help="Feature set or encoder of a modality. [default: the newest]"
+        ),
     ] = None,
-    target: Annotated[str | None, typer.Option(help="Label column. [emotion, or the only one]")] = None,
+    target: Annotated[str | None, typer.Option(help="Label column. [default: emotion, or the only one]")] = None,
     protocol: Annotated[
         str | None,
         typer.Option(
-            help="official, session-folds, speaker-folds, session5-test, emobox-folds or kfold. [the corpus' own]"
+            help="official, session-folds, speaker-folds, session5-test, emobox-folds or kfold. "
+            "[default: the corpus' own]"
         ),
     ] = None,
     folds: Annotated[
-        int | None, typer.Option(help="Number of folds. [one per session or speaker; 5 for kfold]")
+        int | None, typer.Option(help="Number of folds. [default: one per session or speaker; 5 for kfold]")
     ] = None,
     group_by: Annotated[
-        str | None, typer.Option(help="What kfold keeps together: auto, speaker, dialogue or none. [auto]")
+        str | None, typer.Option(help="What kfold keeps together: auto, speaker, dialogue or none. [default: auto]")
     ] = None,
-    seeds: Annotated[int | None, typer.Option(help="Seeds per fold. [5]")] = None,
+    seeds: Annotated[int | None, typer.Option(help="Seeds per fold. [default: 5]")] = None,
     context: Annotated[
-        str | None, typer.Option(help="Dialogue context over the utterances: none, bigru or transformer. [none]")
+        str | None,
+        typer.Option(help="Dialogue context over the utterances: none, bigru or transformer. [default: none]"),
     ] = None,
-    epochs: Annotated[int | None, typer.Option(help="Most epochs. [60]")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Utterances per batch. [64]")] = None,
-    lr: Annotated[float | None, typer.Option(help="Peak learning rate. [3e-4]")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Most epochs. [default: 60]")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Utterances per batch. [default: 64]")] = None,
+    lr: Annotated[float | None, typer.Option(help="Peak learning rate. [default: 3e-4]")] = None,
     select: Annotated[
-        str | None, typer.Option(help="Validation metric that picks the epoch, e.g. uar. [wf1; macro_f1; mae]")
+        str | None,
+        typer.Option(
+            help="Validation metric that picks the epoch, e.g. uar. [default: wf1; macro_f1 for sets, mae for numbers]"
+        ),
     ] = None,
-    class_weights: Annotated[str | None, typer.Option(help="none, balanced or sqrt. [none]")] = None,
+    class_weights: Annotated[str | None, typer.Option(help="none, balanced or sqrt. [default: none]")] = None,
     settings: Annotated[
         list[str] | None,
         typer.Option(
@@ -54,18 +66,19 @@ def train(
     ] = None,
     config: Annotated[Path | None, typer.Option(help="Settings from a TOML file; options given here win.")] = None,
     sweep: Annotated[Path | None, typer.Option(help="Tune on validation as this TOML file says, then train.")] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:1. [auto]")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:1. [default: auto]")] = None,
     parallel: Annotated[
-        str | None, typer.Option(help="Seeds and folds side by side: auto, stacked or sequential. [auto]")
+        str | None, typer.Option(help="Seeds and folds side by side: auto, stacked or sequential. [default: auto]")
     ] = None,
     memory_gb: Annotated[
-        float | None, typer.Option(help="Features held on the device at once; more are streamed. [60 % of its memory]")
+        float | None,
+        typer.Option(help="Features held on the device at once; more are streamed. [default: 60 % of its memory]"),
     ] = None,
     allow_leak: Annotated[
         bool, typer.Option("--allow-leak", help="Warn about leaks between splits, do not refuse.")
     ] = False,
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Also write TensorBoard files.")] = False,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Run folder. [runs/CACHE-HEAD]")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Run folder. [default: runs/CACHE-HEAD]")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run that is there.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the run's record as JSON.")] = False,
 ) -> None:

@@ -14,7 +14,7 @@ def push(
     pack: Annotated[Path, typer.Argument(help="Pack, as `mer pack` makes it.")],
     url: Annotated[str, typer.Argument(help=f"{URLS}; a slash at the end keeps the file's name.")],
     revision: Annotated[str | None, typer.Option(help="Branch of a Hub repository.")] = None,
-    private: Annotated[bool, typer.Option(help="Make a new Hub repository private.")] = False,
+    private: Annotated[bool, typer.Option("--private", help="Make a new Hub repository private.")] = False,
     notes: Annotated[Path | None, typer.Option(help="Markdown to put on the Hub page.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -37,11 +37,11 @@ def push(
 def pull(
     url: Annotated[str, typer.Argument(help=f"{URLS}, https://.")],
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="File or folder; without it the URL's name, here.")
+        Path | None, typer.Option("--out", "-o", help="File or folder. [default: the URL's file name, here]")
     ] = None,
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a Hub repository.")] = None,
     sha256: Annotated[
-        str | None, typer.Option(help="Hash it must have; without it the one beside it on the server.")
+        str | None, typer.Option(help="Hash it must have. [default: the one beside it on the server]")
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file that is there.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,

@@ -11,7 +11,7 @@ MOST_SHOWN = 40
 
 
 def verify(
-    file: Annotated[str, typer.Argument(help="Cache or pack.")],
+    file: Annotated[str, typer.Argument(help="Cache or pack: a path, or a URL that is read in place.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with every problem.")] = False,
 ) -> None:
     """Check every checksum and every invariant of the format; name each damaged utterance; exit with 1 if any."""

@@ -63,6 +63,7 @@ def test_a_pack_is_one_file_that_reads_like_its_source(make_cache: Cache, tmp_pa
     np.testing.assert_array_equal(store.vectors(name), FeatureStore.open(source).vectors(name))
     assert store.catalogue.datasheet["license"] == "CC-BY-4.0"
     assert f"{name}: 2 of 13 utterances are missing" in store.catalogue.datasheet["gaps"]
+    assert f"{name}: 1 of 13 utterances failed" in store.catalogue.datasheet["gaps"]
     assert "emotion: 4 of 13 utterances are not labelled" in store.catalogue.datasheet["gaps"]
 
 
