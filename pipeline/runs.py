@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +25,8 @@ from .tensors import Normaliser
 
 RUN_FORMAT = "mer-run"
 RUN_VERSION = 1
+NEEDED = {"status", "features", "kind", "classes", "head", "recipe", "context", "protocol", "members", "metrics"}
+"""Part of what `run.json` says, without which a run is of no use."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +95,8 @@ class Run:
             raise FormatError(
                 f"{path}: is a run of format {facts['version']} and this mer reads {RUN_VERSION}; update mer"
             )
+        if absent := sorted(NEEDED - facts.keys()):
+            raise DamagedError(f"{file}: is damaged (it lacks {', '.join(absent)}); train again")
         if facts["status"] != "done" and not unfinished:
             raise MerError(f"{path}: was not trained to its end; give mer train the same options again to go on")
         return cls(path, facts)
@@ -197,9 +203,9 @@ class Run:
         """Read one member's predictions."""
         path = self.path / "predictions" / f"{name}.npz"
         try:
-            with np.load(path, allow_pickle=False) as arrays:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
                 return Predictions(**{key: arrays[key] for key in arrays.files})
-        except (OSError, ValueError, TypeError, KeyError, EOFError) as error:
+        except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise DamagedError(f"{path}: is damaged or missing ({error}); train the run again") from error
 
     def save_splits(self, splits: Mapping[str, Mapping[str, Sequence[str]]]) -> None:

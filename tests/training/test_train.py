@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
-from mer.cache import Fate, FeatureStore, MerError, SpecMismatchError, write_catalogue
+from mer.cache import DamagedError, Fate, FeatureStore, MerError, SpecMismatchError, write_catalogue
 from mer.pipeline.cli import app
 from mer.pipeline.compare import compare, verdict
 from mer.pipeline.evaluate import evaluate
@@ -492,9 +492,22 @@ def test_evaluate_says_what_is_no_run(run: Run, toy: Path, tmp_path: Path) -> No
     model.write_bytes(model.read_bytes()[:50])
     with pytest.raises(MerError, match="safetensors: is damaged or missing"):
         evaluate(run.path)
-    (run.path / "run.json").write_text("{")
-    with pytest.raises(MerError, match=r"run\.json: is damaged"):
-        evaluate(run.path)
+    bare = '{"format": "mer-run", "version": 1}'
+    for content, told in (("{", "is damaged"), (bare, "is damaged .it lacks classes, context")):
+        (run.path / "run.json").write_text(content)
+        with pytest.raises(MerError, match=rf"run\.json: .*{told}"):
+            evaluate(run.path)
+
+
+def test_damaged_predictions_are_told(run: Run) -> None:
+    file = run.path / "predictions" / f"{run.members[0]['name']}.npz"
+    whole = file.read_bytes()
+    turned = bytearray(whole)
+    turned[len(whole) // 2] ^= 255
+    for content in (b"", whole[:100], whole[:-100], bytes(turned)):
+        file.write_bytes(content)
+        with pytest.raises(DamagedError, match=r"seed0\.npz: is damaged or missing .*; train the run again"):
+            compare([run.path, run.path])
 
 
 def test_compare_finds_a_difference_and_no_difference(toy: Path, tmp_path: Path, quick: dict[str, Any]) -> None:
