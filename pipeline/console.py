@@ -6,24 +6,26 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import (
     BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
     Progress,
+    ProgressColumn,
     SpinnerColumn,
+    TaskID,
     TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
 )
-from rich.table import Column
-
-from .listing import Listing
+from rich.table import Table
 
 FILE_WIDTH = 160
 """Columns of a file or pipe: wide enough that no table folds its words."""
-WIDE = 100
-"""A narrower terminal shows the words beside a progress bar and no bar."""
 LINE_SECONDS = 60.0
 """Where stderr is no terminal, a line of progress this often at most."""
 
@@ -56,9 +58,22 @@ def set_up_logging(level: int = logging.INFO) -> None:
     logger.setLevel(level)
 
 
-def table(title: str, *columns: str) -> Listing:
-    """Return an empty table in the house style; a column whose name starts with `>` is right-aligned."""
-    return Listing(title, columns)
+def table(title: str, *columns: str) -> Table:
+    """Return an empty table in the house style; a column whose name starts with `>` is right-aligned.
+
+    A name that is too long for its column goes on in the next line: nothing is cut off, in a file neither.
+    """
+    made = Table(
+        title=title or None,
+        title_justify="left",
+        title_style="bold",
+        header_style="bold",
+        box=None,
+        padding=(0, 2, 0, 0),
+    )
+    for column in columns:
+        made.add_column(column.lstrip(">"), justify="right" if column.startswith(">") else "left", overflow="fold")
+    return made
 
 
 class Pace:
@@ -93,64 +108,72 @@ def sized(count: float) -> str:
 
 @contextmanager
 def progress_bar(label: str, total: int, fields: str = "") -> Iterator[ProgressBar]:
-    """Show a bar with count, time left and rate on stderr; a line a minute when stderr is no terminal."""
-    with _progress() as progress:
-        yield ProgressBar(progress, label, total, fields)
+    """Show a bar with count, rate and remaining time on stderr; a line a minute when stderr is no terminal."""
+    columns = [
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[extra]}"),
+        TimeRemainingColumn(),
+    ]
+    with _progress(columns) as progress:
+        yield ProgressBar(progress, progress.add_task(label, total=total, extra=fields))
 
 
 @contextmanager
-def byte_bar(label: str) -> Iterator[ProgressBar]:
-    """Show a bar as `progress_bar` does, that counts bytes; their number may be learnt later, or never."""
-    with _progress() as progress:
-        yield ProgressBar(progress, label, None, "", sized)
+def byte_bar(label: str, total: int | None = None) -> Iterator[ProgressBar]:
+    """Show a bar as `progress_bar` does, that counts bytes; the total may become known later."""
+    columns = [
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    ]
+    with _progress(columns) as progress:
+        yield ProgressBar(progress, progress.add_task(label, total=total, extra=""), sized)
 
 
-def _progress() -> Progress:
-    # The words take what room there is: only their end, which matters least, is ever cut off.
-    words = TextColumn("{task.fields[words]}", markup=False, table_column=Column(ratio=1, no_wrap=True))
-    bar = [BarColumn()] if status.width >= WIDE else []
-    return Progress(
-        SpinnerColumn(), *bar, words, console=status, transient=True, expand=True, disable=not status.is_terminal
-    )
+def _progress(columns: Sequence[ProgressColumn]) -> Progress:
+    return Progress(*columns, console=status, transient=True, disable=not status.is_terminal)
 
 
 class ProgressBar:
     """Handle of one bar."""
 
-    def __init__(
-        self, progress: Progress, label: str, total: int | None, extra: str, written: Callable[[int], str] = str
-    ) -> None:
+    def __init__(self, progress: Progress, task: TaskID, written: Callable[[int], str] = str) -> None:
         self._progress = progress
-        self._label = label
-        self._done, self._total = 0, total
-        self._extra = extra
-        self._written = written
+        self._task = task
         self._pace = Pace()
+        self._written = written
         self._begun_at: int | None = None
-        self._task = progress.add_task(label, total=total, words=self._words())
 
     def advance(self, steps: int = 1, extra: str | None = None) -> None:
         """Move the bar on and, when given, renew the words beside it."""
-        self._extra = self._extra if extra is None else extra
-        self._begun_at = 0
-        self._move(self._done + steps, self._total)
+        if extra is None:
+            self._progress.advance(self._task, steps)
+        else:
+            self._progress.update(self._task, advance=steps, extra=extra)
+        self._moved(0)
 
     def put(self, done: int, total: int | None) -> None:
         """Put the bar where it is told to be; the first call may come from the middle of something resumed."""
-        self._begun_at = done if self._begun_at is None else self._begun_at
-        self._move(done, total)
+        self._progress.update(self._task, completed=done, total=total)
+        self._moved(done)
 
-    def _move(self, done: int, total: int | None) -> None:
-        self._done, self._total = done, total
-        self._progress.update(self._task, completed=done, total=total, words=self._words())
+    def _moved(self, first: int) -> None:
+        self._begun_at = first if self._begun_at is None else self._begun_at
         if self._progress.disable and self._pace.due():
-            status.print(self._words(), soft_wrap=True, markup=False, highlight=False)
+            self._print_line(self._begun_at)
 
-    def _words(self) -> str:
-        counted = "/".join(self._written(count) for count in (self._done, self._total) if count is not None)
-        words = [f"{self._label} {counted}"]
-        here = self._done - (self._begun_at or 0)
-        if self._total is not None and here > 0:
+    def _print_line(self, begun_at: int) -> None:
+        task = next(task for task in self._progress.tasks if task.id == self._task)
+        done, total = int(task.completed), None if task.total is None else int(task.total)
+        counted = "/".join(self._written(count) for count in (done, total) if count is not None)
+        words = [f"{task.description} {counted}", task.fields["extra"]]
+        if total is not None and done > begun_at:
             seconds = time.monotonic() - self._pace.begun
-            words.append(f"about {clock((self._total - self._done) * seconds / here)} left")
-        return " · ".join([*words, self._extra] if self._extra else words)
+            words.append(f"about {clock((total - done) * seconds / (done - begun_at))} left")
+        status.print(" · ".join(word for word in words if word), soft_wrap=True, markup=False, highlight=False)

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Group, RenderableType
+from rich.table import Table
 from rich.text import Text
 
 from .console import sized, table
-from .listing import Listing
 
 MOST_REASONS = 3
 SHOWN_TERMS = ("license", "terms", "citation", "contact", "title", "description", "gaps")
@@ -39,15 +39,16 @@ def overview(facts: Mapping[str, Any]) -> RenderableType:
     """Everything `mer info` shows, from what `mer info --json` prints."""
     parts: list[RenderableType] = [_headline(facts), "", _classes(facts)]
     numbers = _numbers(facts)
-    if numbers.rows:
+    if numbers.row_count:
         parts += ["", numbers]
     parts += ["", _sets(facts["sets"]), "", _fates(facts["sets"])]
-    reasons = table("without features", "", "")
-    for name, made in facts["sets"].items():
-        for reason, count in list(made["reasons"].items())[:MOST_REASONS]:
-            reasons.add_row(name, f"{count} × {reason}")
-    if reasons.rows:
-        parts += ["", reasons]
+    reasons = [
+        f"{name}: {count} × {reason}"
+        for name, made in facts["sets"].items()
+        for reason, count in list(made["reasons"].items())[:MOST_REASONS]
+    ]
+    if reasons:
+        parts += ["", Text("without features", style="bold"), *(Text(f"  {line}") for line in reasons)]
     parts += ["", _records("provenance", _provenance(facts["provenance"]))]
     if facts["datasheet"]:
         parts += ["", _records("terms and datasheet", _datasheet(facts["datasheet"]))]
@@ -68,7 +69,7 @@ def _headline(facts: Mapping[str, Any]) -> Text:
     return head
 
 
-def _classes(facts: Mapping[str, Any]) -> Listing:
+def _classes(facts: Mapping[str, Any]) -> Table:
     splits = list(facts["utterances"]["splits"])
     shown = table("", "utterances", *(f">{split or '(no split)'}" for split in splits), ">all")
 
@@ -88,7 +89,7 @@ def _classes(facts: Mapping[str, Any]) -> Listing:
     return shown
 
 
-def _numbers(facts: Mapping[str, Any]) -> Listing:
+def _numbers(facts: Mapping[str, Any]) -> Table:
     shown = table("", "number", "split", ">labelled", ">mean", ">std", ">min", ">max")
     for name, target in facts["targets"].items():
         for split, counts in target["splits"].items() if target["kind"] == "real" else ():
@@ -97,7 +98,7 @@ def _numbers(facts: Mapping[str, Any]) -> Listing:
     return shown
 
 
-def _sets(sets: Mapping[str, Any]) -> Listing:
+def _sets(sets: Mapping[str, Any]) -> Table:
     shown = table("", "feature set", "encoder", "layers", ">dims", "stored as")
     for name, made in sets.items():
         shown.add_row(
@@ -106,7 +107,7 @@ def _sets(sets: Mapping[str, Any]) -> Listing:
     return shown
 
 
-def _fates(sets: Mapping[str, Any]) -> Listing:
+def _fates(sets: Mapping[str, Any]) -> Table:
     columns = (">steps", ">size", ">ok", ">missing", ">failed", ">pending", ">coverage")
     shown = table("", "feature set", *columns)
     for name, made in sets.items():
@@ -115,8 +116,12 @@ def _fates(sets: Mapping[str, Any]) -> Listing:
     return shown
 
 
-def _records(title: str, records: Mapping[str, str]) -> Listing:
-    shown = table(title, "", "")
+def _records(title: str, records: Mapping[str, str]) -> Table:
+    shown = Table(
+        title=title, title_justify="left", title_style="bold", box=None, show_header=False, padding=(0, 2, 0, 0)
+    )
+    shown.add_column(no_wrap=True)
+    shown.add_column(overflow="fold")
     for name, value in records.items():
         shown.add_row(name, value)
     return shown

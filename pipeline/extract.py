@@ -386,7 +386,7 @@ class _Meter:
         self.media_seconds += media_seconds
         elapsed = max(1e-6, time.perf_counter() - self.started)
         pace = f"{self.clips / elapsed:.1f} clips/s · {self.media_seconds / elapsed:.1f} h media/h"
-        self.bar.advance(1, f"{self.failed} failed · {pace}")
+        self.bar.advance(1, f"{pace} · {self.failed} failed")
 
     def check(self, report: TaskReport) -> None:
         """Stop a run in which everything fails alike."""

@@ -10,12 +10,12 @@ from typing import Any
 
 from rich.console import Console
 from rich.live import Live
+from rich.table import Table
 
 from mer.cache import MerError
 
 from .arena import Member
 from .console import Pace, clock, table
-from .listing import Listing
 from .metrics import TITLES, better, show
 
 SHOWN_RUNS = 8
@@ -111,7 +111,7 @@ class LiveTable:
             f"for these runs · {len(self.seen)} of {self.runs} runs begun"
         )
 
-    def render(self) -> Listing:
+    def render(self) -> Table:
         """Return the table as it stands."""
         terms = [
             name

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from rich.console import Console
+from rich.table import Table
 
 from .compare import Pair, verdict
 from .console import table
-from .listing import Listing
 from .metrics import (
     NAMES,
     PLAIN_NUMBERS,
@@ -185,7 +185,7 @@ def _print_validation(run: Run, console: Console) -> None:
     console.print(made)
 
 
-def scores_table(kind: str, metrics: Mapping[str, Any]) -> Listing:
+def scores_table(kind: str, metrics: Mapping[str, Any]) -> Table:
     """Table of the test scores: mean, spread, interval, pooled, and what the prior alone would reach."""
     over = "seeds x folds" if next(iter(metrics.values()))["over"] == "runs" else "test part resampled"
     made = table(
@@ -217,7 +217,7 @@ def _print_classes(classes: Sequence[str], confusions: Sequence[Sequence[int]], 
         console.print(made)
 
 
-def label_table(classes: Sequence[str], counts: Sequence[Sequence[int]], seeds: int) -> Listing:
+def label_table(classes: Sequence[str], counts: Sequence[Sequence[int]], seeds: int) -> Table:
     """Table per class of a target of sets, over all runs."""
     made = table("By label, all runs together", "label", ">precision", ">recall", ">F1", ">test utterances")
     for entry in class_rows(np.array(counts, dtype=np.int64), classes):

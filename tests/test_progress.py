@@ -38,20 +38,9 @@ def test_the_bar_of_an_extraction_counts_utterances_pace_and_failures(tmp_path: 
     extract(ExtractOptions("folder", root=tmp_path, out=tmp_path / "mine.h5", encoders=encoders), HERE)
     shown = terminal.getvalue()
     assert "extracting" in shown
-    assert re.search(r"extracting 5/5 · about 0 s left · 1 failed · [\d.]+ clips/s · [\d.]+ h media/h", shown)
-    assert "━" in shown
-
-
-@pytest.mark.parametrize("width", [40, 80])
-def test_a_narrow_terminal_has_no_bar_and_whole_numbers(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    shown = io.StringIO()
-    terminal = Console(file=shown, force_terminal=True, width=width, color_system=None)
-    monkeypatch.setattr(mer.pipeline.console, "status", terminal)
-    with progress_bar("extracting", 13_708) as bar:
-        bar.advance(6000, "12 failed · 2.3 clips/s · 14.6 h media/h and much more to tell")
-    assert "extracting 6000/13708 · about " in shown.getvalue()
-    assert ("12 failed" in shown.getvalue()) == (width == 80)
-    assert "━" not in shown.getvalue()
+    assert "5/5" in shown
+    assert re.search(r"[\d.]+ clips/s · [\d.]+ h media/h · 1 failed", shown)
+    assert re.search(r"\d:\d\d:\d\d|-:--:--", shown)
 
 
 def test_the_live_table_shows_losses_validation_pace_and_time_left() -> None:
@@ -99,10 +88,10 @@ def test_off_a_terminal_a_bar_writes_a_line_a_minute(
             minutes(quarter / 2)
             bar.advance(extra=f"{quarter} [clips]/s")
     assert file.getvalue().splitlines() == [
-        "extracting 2/8 · about 3 min left · 2 [clips]/s",
-        "extracting 4/8 · about 2 min left · 4 [clips]/s",
-        "extracting 6/8 · about 60 s left · 6 [clips]/s",
-        "extracting 8/8 · about 0 s left · 8 [clips]/s",
+        "extracting 2/8 · 2 [clips]/s · about 3 min left",
+        "extracting 4/8 · 4 [clips]/s · about 2 min left",
+        "extracting 6/8 · 6 [clips]/s · about 60 s left",
+        "extracting 8/8 · 8 [clips]/s · about 0 s left",
     ]
 
 
