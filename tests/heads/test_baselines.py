@@ -1,10 +1,11 @@
-"""The published baselines' equations, with numbers worked out by hand."""
+"""The baselines' equations, with numbers worked out by hand."""
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from mer.stages.heads.base import Fused, Head
-from mer.stages.heads.configs import MisaConfig, MultConfig
+from mer.stages.heads.configs import LateConfig, MisaConfig, MultConfig
 from mer.stages.heads.layers import masked_mean, sinusoids
 from mer.stages.heads.misa import MisaHead, central_moment_discrepancy
 from mer.stages.heads.mult import MultHead
@@ -47,6 +48,25 @@ def test_misa_sums_differences_and_averages_the_rest() -> None:
     # A'B of the rows (1, 0) and (-1, 0) is 2 in one of four places, squared 1 in the mean, and so for all six pairs.
     assert found["difference"].item() == pytest.approx(0.25 * 6, abs=1e-5)
     assert found["reconstruction"].item() == pytest.approx(0.75 / 3, abs=1e-5)
+
+
+def test_late_fusion_averages_answers_and_losses() -> None:
+    """Trust of ln 3 in text makes three shares of it against one of each other modality that is there."""
+    torch.manual_seed(0)
+    inputs = make_inputs(3)
+    head, batch = LateHead(inputs, LateConfig(dim=8, unimodal=0.5)).eval(), make_batch(inputs)
+    assert head.trust is not None
+    assert batch.labels is not None
+    head.trust.data = torch.tensor([3.0, 1.0, 1.0]).log()
+    fused = head.fuse(batch)
+    answers = torch.stack([c(fused.parts["each"][:, i]) for i, c in enumerate(head.classifiers)])
+    shares = torch.stack([batch.present[m] * trust for m, trust in zip(inputs.modalities, (3, 1, 1), strict=True)])
+    share = shares / shares.sum(0).clamp(min=1)
+    torch.testing.assert_close(head(batch), (answers * share.unsqueeze(-1)).sum(0) + head.bias)
+    rows = [(batch.labels >= 0) & batch.present[m] for m in inputs.modalities]
+    own = [F.cross_entropy(x[r] + head.bias, batch.labels[r]) for x, r in zip(answers, rows, strict=True)]
+    found = head.auxiliary(batch, fused, 0.5)["unimodal"]
+    assert found.item() == pytest.approx(0.5 * torch.stack(own).mean().item(), rel=1e-5)
 
 
 def test_mult_attends_once_from_every_modality_to_every_other() -> None:

@@ -136,6 +136,20 @@ def test_terms_are_the_equations_of_the_docs(kl_target: str) -> None:
         assert found[name].item() == pytest.approx(weight * wanted[name].item(), rel=1e-4), name
 
 
+def test_numbers_are_shuffled_by_their_fifths_in_so_many_rounds() -> None:
+    torch.manual_seed(0)
+    inputs = make_inputs(2, "real")
+    head, batch = DrkfHead(inputs, DrkfConfig(dim=32, ed_rounds=3)).train(), make_batch(inputs, 24)
+    batch.labels = torch.randperm(24).float()
+    batch.labels[3] = math.nan
+    parts = head.fuse(batch).parts
+    assert parts["origins"].shape == (72, 2)
+    assert parts["shuffled"].shape == (72, 32)
+    order = batch.labels.argsort()[:23]
+    assert parts["member"][order].argmax(1).tolist() == [0] * 5 + [1] * 4 + [2] * 5 + [3] * 4 + [4] * 5
+    assert parts["member"][3].sum() == 0
+
+
 def test_released_terms_count_padding_and_square_the_weight() -> None:
     torch.manual_seed(0)
     inputs = make_inputs(2)

@@ -325,6 +325,17 @@ def test_terms_are_the_equations_of_the_docs() -> None:
         assert found[name].item() == pytest.approx(value.item(), rel=1e-4), name
 
 
+def test_numbers_are_aligned_within_quantile_groups() -> None:
+    torch.manual_seed(0)
+    inputs = make_inputs(2, "real")
+    head, batch = FdrlHead(inputs, FdrlConfig(dim=16, bins=3)).eval(), make_batch(inputs, 12, missing=False)
+    batch.labels = torch.randperm(12).float()
+    fused = head.fuse(batch)
+    member = classes(batch.labels.long() // 4)
+    wanted = 0.5 * math.tanh(5) * label_lmmd(*fused.parts["shared"], member, member)
+    assert head.auxiliary(batch, fused, 1.0)["align"].item() == pytest.approx(wanted.item(), rel=1e-5)
+
+
 def test_the_adversary_is_reversed_by_the_ramp_and_private_vectors_name_modality_and_class() -> None:
     torch.manual_seed(0)
     inputs = make_inputs(2)

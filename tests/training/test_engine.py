@@ -303,6 +303,32 @@ def test_class_weights_average_to_one() -> None:
     np.testing.assert_allclose(weight.numpy(), [7 / 6, 7 / 9, 1, 7 / 3], rtol=1e-6)
 
 
+@pytest.mark.parametrize("runs", [1, 2])
+def test_a_run_is_clipped_by_the_norm_of_its_own_gradient(runs: int) -> None:
+    """Gradients of 3 and 4 in two places have a norm of 5; those of the second run a tenth of it."""
+    team = make_team([model("class", Recipe()) for _ in range(runs)], torch.device("cpu"))
+    for parameter, number in zip(team.parameters.values(), (3.0, 4.0), strict=True):
+        parameter.grad = torch.zeros_like(parameter)
+        for run in range(runs):
+            (parameter.grad[run] if runs > 1 else parameter.grad).view(-1)[0] = number / 10**run
+    team.clip(1.0)
+    for parameter, number in zip(team.parameters.values(), (0.6, 0.8), strict=True):
+        assert parameter.grad is not None
+        sums = parameter.grad.view(runs, -1).sum(1).tolist()
+        assert sums == pytest.approx([number, number / 2][:runs], rel=1e-4)
+
+
+def test_a_clip_bounds_what_is_learned(toy: Path, tmp_path: Path, quick: dict[str, Any]) -> None:
+    """Gradients far below AdamW's epsilon leave the initial weights; a clip of 0 bounds nothing."""
+    name, moved = "official-seed0/head.classifier.weight", {}
+    for clip in (1e-14, 0.0):
+        run = fit(toy, tmp_path / f"clip-{clip}", quick, train__clip=clip, train__weight_decay=0.0)
+        first = run.blueprint().build(0).state_dict()["head.classifier.weight"]
+        moved[clip] = (weights(run)[name] - first).abs().max().item()
+    assert moved[1e-14] < 1e-7
+    assert moved[0.0] > 1e-3
+
+
 def test_finished_runs_leave_a_stack(toy: Path, tmp_path: Path, quick: dict[str, Any]) -> None:
     """With patience 1 runs stop at different epochs; every one still ends with the weights of its own best epoch."""
     settings = {**quick, "seeds": 4, "train.epochs": 12, "train.patience": 1, "train.lr": 0.2, **PLAIN}

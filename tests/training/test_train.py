@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -93,7 +94,16 @@ def test_the_record_adds_up(run: Run) -> None:
         assert len(right) == 117
         pooled.append(right.mean())
     assert facts["metrics"]["war"]["pooled"] == pytest.approx(np.mean(pooled))
+    assert facts["metrics"]["war"]["pooled_std"] == pytest.approx(abs(pooled[0] - pooled[1]) / 2**0.5)
     splits = run.splits()
+    wanted = {u.key: u.labels["emotion"] for u in toy_utterances()}
+    usual, right = set(), []
+    for parts in splits.values():
+        most = Counter(wanted[key] for key in parts["train"]).most_common(1)[0][0]
+        usual.add(most)
+        right += [wanted[key] == most for key in parts["test"]]
+    assert len(usual) > 1
+    assert facts["metrics"]["war"]["majority"] == pytest.approx(np.mean(right))
     assert sorted(key for parts in splits.values() for key in parts["test"]) == sorted(
         u.key for u in toy_utterances() if u.labels["emotion"]
     )
