@@ -154,9 +154,8 @@ def rows_to_score(run: Run, store: FeatureStore, label: LabelColumn) -> tuple[di
             here = [number[key] for key in parts["test"] if key in number]
             rows[fold] = np.sort(np.array([row for row in here if known[row]], dtype=np.int64))
             if len(rows[fold]) < len(parts["test"]):
-                notes.append(
-                    f"fold {fold}: {len(parts['test']) - len(rows[fold])} test utterances are not in {store.path}"
-                )
+                left = len(parts["test"]) - len(rows[fold])
+                notes.append(f"fold {fold}: {left} test utterances are not in {store.path}, or without a label")
     else:
         split = np.asarray(table.split, dtype=object)
         everything = np.flatnonzero(known & (split == "test")) if (split == "test").any() else np.flatnonzero(known)

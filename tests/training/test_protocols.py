@@ -143,6 +143,36 @@ def test_fewer_folds_merge_groups() -> None:
     assert sorted(len(fold.name.split("+")) for fold in folds) == [2, 3]
 
 
+def test_merged_folds_are_about_equally_large() -> None:
+    """Sessions of 6, 3, 2 and 1 dialogues, the largest shared out first."""
+    session = np.repeat([1, 2, 3, 4], [6, 3, 2, 1])
+    utterances = [replace(u, session=f"Ses{session[i % 12]}", speaker="") for i, u in enumerate(toy_utterances())]
+    utterances = [replace(u, dialogue=f"d{i % 12}") for i, u in enumerate(utterances)]
+    folds = make_splits("session-folds", request_for(utterances, folds=2)).folds
+    assert [fold.name for fold in folds] == ["session-Ses1", "session-Ses2+Ses3+Ses4"]
+
+
+LABELS = {
+    "class": LabelColumn("class", ("a", "b"), np.arange(60) % 3 % 2),
+    "real": LabelColumn("real", (), np.where(np.arange(60) % 3 % 2, -1.0, 1.0 + np.arange(60))),
+    # the second label, the rarer one, decides
+    "multi": LabelColumn("multi", ("a", "b"), np.stack([np.arange(60) % 2, np.arange(60) % 3 == 1], 1).astype(float)),
+}
+
+
+@pytest.mark.parametrize("kind", list(LABELS))
+@pytest.mark.parametrize(("fraction", "parts"), [(0.15, 7), (0.25, 4), (0.4, 2), (0.5, 2)])
+def test_every_part_has_its_share_of_each_class(kind: str, fraction: float, parts: int) -> None:
+    """Twenty of sixty rows are of the rarer class: four in each fifth, and so many in what is held out."""
+    table = UtteranceTable.of([str(i) for i in range(60)], {})
+    request = Request(table, LABELS[kind], np.full(60, -1), val_fraction=fraction, seed=3)
+    rare = np.arange(60) % 3 == 1
+    for fold in make_splits("kfold", request).folds:
+        assert (len(fold.test), rare[fold.test].sum()) == (12, 4)
+        assert len(fold.val) in (48 // parts, 48 // parts + 1)
+        assert rare[fold.val].sum() in (16 // parts, 16 // parts + 1)
+
+
 @pytest.mark.parametrize(
     ("protocol", "changes", "told"),
     [

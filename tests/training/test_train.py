@@ -437,6 +437,8 @@ def test_evaluate_on_another_corpus_scores_its_test_split(run: Run, make_toy: Ca
     assert found.same is None
     assert any("another corpus" in note for note in found.notes)
     assert {len(p.keys) for p in found.parts.values()} == {21}
+    whole = make_toy("whole.h5", corpus="elsewhere", utterances=[replace(u, split="") for u in toy_utterances()])
+    assert {len(p.keys) for p in evaluate(run.path, whole).parts.values()} == {117}
 
 
 def test_evaluate_knows_a_corpus_by_its_content(run: Run, make_toy: Callable[..., Path]) -> None:
@@ -474,6 +476,8 @@ def test_evaluate_knows_classes_by_name(run: Run, make_toy: Callable[..., Path])
         assert found.parts[name].keys.tolist() == part.keys[kept].tolist()
         np.testing.assert_array_equal(found.parts[name].labels, part.labels[kept])
     assert sum(len(part.keys) for part in found.parts.values()) == 2 * 112
+    assert len(found.notes) == 5
+    assert all(note.endswith(f": 1 test utterances are not in {blue}, or without a label") for note in found.notes)
 
 
 def test_evaluate_reads_the_features_once(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
