@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from mer.cache import FeatureStore, MerError, SpecMismatchError
 from mer.pipeline.cli import main
 from mer.pipeline.extract import extract
 from mer.pipeline.options import Execution, ExtractOptions
-from mer.pipeline.predict import Asked, predict_clips
+from mer.pipeline.predict import Answer, Asked, predict_clips
 from mer.pipeline.presets import chosen_encoders
 from mer.pipeline.rebuild import rebuild_encoder, rebuild_finder
 from mer.pipeline.runs import Run
@@ -72,6 +73,8 @@ def test_clips_of_the_corpus_get_the_probabilities_that_training_recorded(traine
     answers = predict_clips(trained.run, [trained.asked(key) for key in keys], device="cpu")
     wanted = np.mean([found.outputs for found in recorded], axis=0)
     assert np.abs(np.stack([answer.output for answer in answers]) - wanted).max() < 1e-4
+    spread = np.std([found.outputs for found in recorded], axis=0)
+    assert np.abs(np.stack([answer.spread for answer in answers]) - spread).max() < 1e-4
     assert all(answer.used == ("text", "audio", "face") for answer in answers)
     assert np.ptp([found.outputs for found in recorded], axis=0).max() > 1e-3  # the average is not of equals
 
@@ -126,6 +129,15 @@ def test_numbers_are_predicted_as_numbers(trained: Trained) -> None:
     record = predict_clips(run, [Asked(None, "it starts at nine")], device="cpu")[0].record(run)
     assert isinstance(record["value"], float)
     assert "probabilities" not in record
+
+
+def test_every_class_of_a_set_that_is_likelier_than_not_is_predicted(make_run: Callable[..., Path]) -> None:
+    run = Run.open(make_run("tags", target="tags"))
+    for shares, named in (((0.5, 0.25), ["loud"]), ((0.75, 1.0), ["loud", "fast"]), ((0.0, 0.25), [])):
+        record = Answer(Asked(None, "words"), np.array(shares), np.array([0.125, 0.0]), ("text",), {}).record(run)
+        assert record["prediction"] == named
+        assert record["probabilities"] == dict(zip(("loud", "fast"), shares, strict=True))
+        assert record["std_over_models"] == {"loud": 0.125, "fast": 0.0}
 
 
 def test_the_command_prints_a_table_and_json(trained: Trained, capsys: pytest.CaptureFixture[str]) -> None:
