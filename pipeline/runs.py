@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
@@ -224,13 +225,15 @@ class Run:
             raise DamagedError(f"{self.path / name}: is damaged or missing ({error}); train again") from error
 
     def save_history(self, name: str, entries: Sequence[Mapping[str, float]]) -> None:
-        """Write one member's history, one epoch per entry."""
+        """Write one member's history, one epoch per entry; an undefined score as `null`, since JSON knows no NaN."""
+        listed = [{key: None if math.isnan(value) else value for key, value in entry.items()} for entry in entries]
         with atomic_write(self.path / "history" / f"{name}.json") as temporary:
-            temporary.write_text(json.dumps(list(entries), indent=0) + "\n", encoding="utf-8")
+            temporary.write_text(json.dumps(listed, indent=0) + "\n", encoding="utf-8")
 
     def history(self, name: str) -> list[dict[str, float]]:
-        """Losses and validation scores of one member per epoch."""
-        return cast("list[dict[str, float]]", self._json(f"history/{name}.json"))
+        """Losses and validation scores of one member per epoch; an undefined score is NaN."""
+        entries = self._json(f"history/{name}.json")
+        return [{key: math.nan if value is None else value for key, value in entry.items()} for entry in entries]
 
 
 def head_inputs(specs: Mapping[str, FeatureSpec], kind: str, classes: Sequence[str]) -> HeadInputs:

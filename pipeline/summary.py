@@ -169,7 +169,7 @@ def _print_members(run: Run, entries: Sequence[Mapping[str, Any]], console: Cons
     for member in entries:
         scores = [show(name, _number(member["test"][name])) for name in shown]
         made.add_row(
-            member["name"], str(member["best_epoch"]), show(run.facts["metric"], member["best_score"]), *scores
+            member["name"], str(member["best_epoch"]), show(run.facts["metric"], _number(member["best_score"])), *scores
         )
     console.print(made)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -181,7 +182,7 @@ def save_finished(run: Run, arena: Arena, found: Finished) -> None:
         "fold": member.fold_name,
         "seed": member.seed,
         "best_epoch": found.best_epoch,
-        "best_score": found.best_score,
+        "best_score": None if math.isnan(found.best_score) else found.best_score,
         "epochs": len(found.history),
     }
     normalisers = {m: each[member.fold] for m, each in arena.normalisers.items()}

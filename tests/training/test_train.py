@@ -330,6 +330,22 @@ def test_a_metric_of_sentiment_cannot_select_on_a_scale_without_negative_numbers
     assert prepare(build_options({**asked, "train.select": "pearson"})).label.kind == "real"
 
 
+def test_what_is_undefined_is_null_in_every_record(
+    make_toy: Callable[..., Path], tmp_path: Path, quick: dict[str, Any]
+) -> None:
+    """JSON knows no NaN: validation numbers that are all alike correlate with nothing."""
+    alike = [replace(u, labels={**u.labels, "valence": 1.0}) if u.split == "val" else u for u in toy_utterances()]
+    run = fit(make_toy(utterances=alike), tmp_path / "run", quick, target="valence", train__select="pearson")
+    assert run.members[0]["best_score"] is None
+    assert np.isnan(run.history("official-seed0")[0]["val_pearson"])
+
+    def refuse(word: str) -> None:
+        raise AssertionError(f"{word} is not JSON")
+
+    for file in sorted(run.path.rglob("*.json")):
+        json.loads(file.read_text(), parse_constant=refuse)
+
+
 def test_labels_absent_are_told(make_toy: Callable[..., Path], quick: dict[str, Any]) -> None:
     bare = [replace(u, labels={}) for u in toy_utterances()]
     with pytest.raises(MerError, match="no utterance has a label for 'emotion'"):
