@@ -7,12 +7,14 @@ from collections.abc import Callable
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from rich.console import Console
 
 from mer.cache import MerError
+from mer.pipeline import report_charts
 from mer.pipeline.report import build_page, write_report
 from mer.pipeline.report_charts import Series, _ticks, confusion_table, line_chart
 from mer.pipeline.report_data import read_run
@@ -29,6 +31,7 @@ class Page(HTMLParser):
         self.tags: list[tuple[str, dict[str, str | None]]] = []
         self.text = ""
         self.rows: list[list[str]] = []
+        self.best: list[str] = []
         self.in_cell = False
         self.feed(path.read_text(encoding="utf-8"))
 
@@ -47,6 +50,8 @@ class Page(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         self.text += data
+        if self.tags and self.tags[-1] == ("b", {"class": "best"}):
+            self.best.append(data)
         if self.in_cell:
             self.rows[-1][-1] += data
 
@@ -122,6 +127,80 @@ def test_an_utterance_is_judged_by_the_mean_of_its_models(make_run: MakeRun) -> 
     for key, label, first, second in zip(parts[0].keys, parts[0].labels, *(p.outputs for p in parts), strict=True):
         np.testing.assert_allclose(judged[str(key)].output, (first.astype(float) + second) / 2, rtol=1e-6)
         assert judged[str(key)].label == label
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[tuple[Any, ...]]]:
+    """Arguments of every chart, by the chart's name."""
+    calls: dict[str, list[tuple[Any, ...]]] = {}
+
+    def keep(name: str, honest: Callable[..., str]) -> Callable[..., str]:
+        def draw(*arguments: Any, **more: Any) -> str:
+            calls.setdefault(name, []).append(arguments)
+            return honest(*arguments, **more)
+
+        return draw
+
+    for module, name in (("report_run", "line_chart"), ("report_run", "scatter_chart"), ("report", "interval_chart")):
+        honest = getattr(report_charts, name)
+        monkeypatch.setattr(f"mer.pipeline.{module}.{name}", keep(name, honest))
+    return calls
+
+
+def test_charts_draw_the_history_the_errors_and_the_spread(
+    make_run: MakeRun, drawn: dict[str, list[tuple[Any, ...]]], tmp_path: Path
+) -> None:
+    run = Run.open(make_run("fdrl", head="fdrl", **{"head.dim": 8}))
+    write_report([run.path, make_run()], tmp_path / "report.html")
+    (scores, _, _), (losses, _, _) = drawn["line_chart"][:2]
+    for member, score, loss in zip(run.members, scores, losses, strict=True):
+        history = run.history(member["name"])
+        assert score.y == [100 * entry["val_wf1"] for entry in history]
+        assert score.mark == member["best_epoch"]
+        terms = ("task", "predict", "align", "disparity")
+        assert loss.y == pytest.approx([sum(entry[term] for term in terms) for entry in history])
+        assert loss.mark is None
+    rows, prior, _ = drawn["interval_chart"][0]
+    told = run.facts["metrics"]["wf1"]
+    assert (rows[0].label, rows[0].mean) == ("fdrl", 100 * told["mean"])
+    assert (rows[0].low, rows[0].high, prior) == tuple(100 * told[name] for name in ("low", "high", "majority"))
+    assert rows[0].values == [100 * member["test"]["wf1"] for member in run.members]
+    points, colours, hollow, titles, *_ = drawn["scatter_chart"][1]
+    judged = {one.key: one for one in read_run(make_run()).judged}
+    named = [judged[title.split(" ")[0]] for title in titles]
+    assert colours == [one.label for one in named]
+    assert hollow == [one.output.argmax() != one.label for one in named]
+    assert len(set(hollow)) == 2
+    np.testing.assert_allclose(points.mean(0), 0, atol=1e-6)  # around the middle of the fused vectors
+
+
+def test_the_page_of_numbers_names_the_largest_errors_and_the_least_mean_error(
+    make_run: MakeRun, drawn: dict[str, list[tuple[Any, ...]]], tmp_path: Path
+) -> None:
+    path, other = make_run("valence", target="valence"), tmp_path / "other"
+    shutil.copytree(path, other)
+    run = Run.open(other)
+    for name, value in (("mae", 0.125), ("pearson", -0.5)):
+        run.facts["metrics"][name]["mean"] = value
+    run.write()
+    page = Page(write_report([path, other], tmp_path / "report.html"))
+    assert any(best.startswith("0.125") for best in page.best)
+    assert not any(best.startswith("-0.500") for best in page.best)
+    judged = read_run(path).judged
+    points = drawn["scatter_chart"][0][0]
+    assert points.tolist() == [[one.label, one.output[0]] for one in judged]
+    worst = sorted(judged, key=lambda one: -abs(one.output[0] - one.label))[:12]
+    rows = [row for row in page.rows if row and row[0].startswith("d")][:12]
+    assert [row[0].split("|")[0] for row in rows] == [one.key for one in worst]
+    assert [row[1:] for row in rows] == [[f"{one.label:.2f}", f"{one.output[0]:.2f}"] for one in worst]
+
+
+def test_errors_are_shown_with_truth_and_guess(make_run: MakeRun, tmp_path: Path) -> None:
+    path = make_run()
+    page, classes = Page(write_report([path], tmp_path / "report.html")), Run.open(path).classes
+    one = read_run(path).worst(1)[0]
+    guess = int(one.output.argmax())
+    assert page.row(f"{one.key}|") == [classes[one.label], f"{classes[guess]}|{100 * one.output[guess]:.1f}"]
 
 
 def test_most_confident_error_comes_first_and_is_one(make_run: MakeRun) -> None:

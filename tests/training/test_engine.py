@@ -325,6 +325,8 @@ def test_a_clip_bounds_what_is_learned(toy: Path, tmp_path: Path, quick: dict[st
         run = fit(toy, tmp_path / f"clip-{clip}", quick, train__clip=clip, train__weight_decay=0.0)
         first = run.blueprint().build(0).state_dict()["head.classifier.weight"]
         moved[clip] = (weights(run)[name] - first).abs().max().item()
+        losses = [entry["task"] for entry in run.history("official-seed0")]
+        assert max(losses) < 2 * math.log(3)  # the mean of an epoch's steps, not their sum
     assert moved[1e-14] < 1e-7
     assert moved[0.0] > 1e-3
 

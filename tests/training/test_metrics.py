@@ -146,6 +146,7 @@ def test_losses_by_hand() -> None:
     assert loss_of("real", np.array([1.0, np.nan]), np.array([[3.0], [0.0]])) == 2.0
     assert loss_of("multi", np.array([[1.0, 0.0]]), np.array([[0.5, 0.75]])) == pytest.approx(1.5 * np.log(2))
     assert np.isfinite(loss_of("class", np.array([0]), np.array([[0.0, 1.0]])))
+    assert loss_of("class", np.array([0]), np.array([[1e-6, 1.0]])) == pytest.approx(6 * np.log(10))
 
 
 def test_selection() -> None:

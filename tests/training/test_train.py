@@ -559,6 +559,7 @@ def test_compare_finds_a_difference_and_no_difference(toy: Path, tmp_path: Path,
     assert "swaps the two runs' answers" in " ".join(shown.split())
     assert f"only {good.path} is right on {pair.only_second}, only {bad.path} on {pair.only_first}" in shown
     assert "permutation test over 20 dialogues" in shown
+    assert f"WAR (accuracy), folds pooled, differs by {100 * pair.difference:+.1f} points" in shown
     assert "The table shows means over folds" in shown
     assert pair.note == ""
     assert json.loads(cli("compare", bad.path, good.path, "--json"))[0]["groups"] == 20

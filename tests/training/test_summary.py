@@ -1,0 +1,47 @@
+"""Tables and verdicts as they are printed, from numbers made up for them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from rich.table import Table
+
+from mer.pipeline.compare import Pair, verdict
+from mer.pipeline.metrics import NAMES
+from mer.pipeline.summary import class_table, label_table, scores_table
+
+ONE = {"mean": 0.5, "std": 0.04, "low": 0.45, "high": 0.55, "over": "runs", "pooled": 0.6, "pooled_std": 0.1}
+
+
+def rows_of(table: Table) -> list[list[str]]:
+    return [[str(cell) for cell in row] for row in zip(*(column.cells for column in table.columns), strict=True)]
+
+
+def test_scores_stand_with_spread_interval_pool_and_prior() -> None:
+    metrics = {name: {**ONE, "majority": 0.25} for name in ("war", "uar", "wf1", "macro_f1")}
+    metrics["uar"] |= dict.fromkeys(("std", "low", "high", "majority"))
+    shown = rows_of(scores_table("class", metrics))
+    assert shown[0] == ["WAR (accuracy)", "50.0 ± 4.0", "45.0 to 55.0", "60.0", "25.0"]
+    assert shown[1] == ["UAR", "50.0", "–", "60.0", "–"]
+    metrics = dict.fromkeys(NAMES["real"], metrics["war"])
+    assert rows_of(scores_table("real", metrics))[0] == ["MAE", "0.500 ± 0.040", "0.450 to 0.550", "0.600", "0.250"]
+
+
+def test_classes_stand_with_what_they_were_taken_for() -> None:
+    """Two seeds: six of eight `a` are right, `b` is always taken for `a`, and `c` does not occur."""
+    shown = rows_of(class_table(("a", "b", "c"), [[6, 2, 0], [4, 0, 0], [0, 0, 0]], 2))
+    assert shown[0] == ["a", "60.0", "75.0", "66.7", "4", "75", "25", "0"]
+    assert shown[1] == ["b", "0.0", "0.0", "0.0", "2", "100", "0", "0"]
+    assert shown[2] == ["c", "–", "–", "–", "0", "–", "–", "–"]
+    shown = rows_of(label_table(("loud", "fast"), [[3, 6, 4], [0, 2, 0]], 2))
+    assert shown == [["loud", "75.0", "50.0", "60.0", "3"], ["fast", "–", "0.0", "0.0", "1"]]
+
+
+@pytest.mark.parametrize(
+    ("metric", "difference", "ahead"), [("war", 0.1, "b"), ("war", -0.1, "a"), ("mae", 0.1, "a"), ("mae", -0.1, "b")]
+)
+def test_a_verdict_names_the_better_run_by_the_adjusted_p(metric: str, difference: float, ahead: str) -> None:
+    pair = Pair("a", "b", metric, difference, 0.01, 0.049, 9, "dialogues", 40, None, None, None, "")
+    assert verdict(pair) == f"{ahead} is better (p = 0.049)"
+    assert verdict(replace(pair, p_holm=0.05)) == "no evidence of a difference (p = 0.050)"
