@@ -40,8 +40,8 @@ def read_bytes(path: Path) -> bytes:
 def read_text(path: Path, encodings: Sequence[str] = UTF8) -> str:
     """Decode an annotation file with the first encoding that fits.
 
-    A file that is mostly UTF-8 with a broken byte is refused, not read as cp1252: that would turn its quotes
-    into mojibake without a word.
+    A file that holds characters of UTF-8 beside a broken byte is refused, not read as cp1252: that would turn its
+    quotes into mojibake without a word.
     """
     content = read_bytes(path)
     if b"\0" in content:
@@ -53,7 +53,7 @@ def read_text(path: Path, encodings: Sequence[str] = UTF8) -> str:
         except UnicodeDecodeError as error:
             broken = broken or content.count(b"\n", 0, error.start) + 1
             continue
-        if broken and ("â€" in text or "Ã" in text):
+        if broken and not content.decode("utf-8", "ignore").isascii():
             break
         return text
     raise MerError(f"{path} line {broken}: is not UTF-8 text; copy the file again or save it as UTF-8")
@@ -200,6 +200,9 @@ def read_table(
 
 def _header(path: Path, cells: Sequence[str], required: Sequence[str], row_ids: bool) -> tuple[str, ...]:
     columns = tuple(cell.strip() for cell in cells)
+    odd = [name for name in columns if not name.isprintable()]
+    if odd:
+        raise MerError(f"{path} line 1: column {odd[0]!r} holds a control character; rename it")
     missing = [name for name in required if name not in columns]
     if missing:
         raise MerError(f"{path} line 1: column {', '.join(missing)} is missing; columns found: {', '.join(columns)}")

@@ -36,15 +36,15 @@ from .mmsa import Label, Layout, bounded, read_labels
 from .sentiment import SIMS_LABELS, sims_labels
 
 MODALITIES = ("T", "A", "V")
+FIRST_RELEASE = "metadata/sentiment/label_{}.csv"
 LAYOUTS = {
-    "1": Layout("CH-SIMS", ("label.csv",), bound=1.0, pad=4),
+    "1": Layout("CH-SIMS", ("label.csv",), (FIRST_RELEASE.format("M"),), bound=1.0, pad=4),
     "2": Layout("CH-SIMS v2", ("meta.csv", "label.csv"), bound=1.0, pad=4),
 }
 PUBLISHED = {
     "1": Published(utterances={"train": 1368, "val": 456, "test": 457}, source="MMSA and MERBench"),
     "2": Published(utterances={"train": 2722, "val": 647, "test": 1034}, source="MMSA and MERBench"),
 }
-FIRST_RELEASE = "metadata/sentiment/label_{}.csv"
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ class ChSimsCorpus:
         main = _first_table(self.root, "M")
         others = {modality: _by_clip(_first_table(self.root, modality)) for modality in MODALITIES}
         texts = _texts(self.root)
-        splits = _splits(self.root, len(main))
+        splits = _splits(self.root, main)
         path_of = LAYOUTS["1"].clip_path(self.root)
         found = []
         for number, row in enumerate(main):
@@ -133,6 +133,9 @@ class ChSimsV2Corpus(ChSimsCorpus):
 
 
 def _labels(row: Row) -> Mapping[str, Label]:
+    absent = [f"label_{modality}" for modality in MODALITIES if f"label_{modality}" not in row.cells]
+    if 0 < len(absent) < len(MODALITIES):
+        raise MerError(f"{row.path} line 1: column {absent[0]} is missing and those of other modalities are there")
     single = {f"sentiment_{m}": bounded(row, f"label_{m}", 1.0) if row.text(f"label_{m}") else None for m in MODALITIES}
     return {**sims_labels(bounded(row, "label", 1.0)), **single}
 
@@ -163,12 +166,14 @@ def _texts(root: Path) -> dict[tuple[str, str], str]:
     }
 
 
-def _splits(root: Path, rows: int) -> dict[int, str]:
+def _splits(root: Path, labels: Sequence[Row]) -> dict[int, str]:
     found: dict[int, str] = {}
     for split in ("train", "val", "test"):
         for row in read_table(root / "metadata" / f"{split}_index.csv", ("index",), row_ids=True):
             number = row.integer("index")
-            if number >= rows or number in found:
-                raise row.error(f"index {number} is {'in two splits' if number in found else 'beyond the label table'}")
+            if number in found:
+                raise row.error(f"index {number} is in two splits")
+            if number >= len(labels):
+                raise row.error(f"index {number} is beyond the {len(labels)} rows of {labels[0].path}; copy both again")
             found[number] = split
     return found

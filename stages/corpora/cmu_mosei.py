@@ -41,9 +41,9 @@ from .counts import ALL, Published, assert_counts
 from .mmsa import Layout, bounded, read_labels
 from .sentiment import CMU_LABELS, cmu_labels
 
-LAYOUT = Layout("CMU-MOSEI", flat=("Videos/Segmented/Combined", "Raw/Videos/Segmented/Combined"))
 EMOTIONS = ("happy", "sad", "anger", "surprise", "disgust", "fear")
 LABELS = "CMU_MOSEI_Labels.csd"
+LAYOUT = Layout("CMU-MOSEI", other_form=(LABELS,), flat=("Videos/Segmented/Combined", "Raw/Videos/Segmented/Combined"))
 FOLDS = "cmu_mosei_std_folds.py"
 BASES = ("", "Raw/", "MOSEI/", "MOSEI/Raw/")
 SAME_TIME_SECONDS = 0.01
@@ -115,6 +115,8 @@ class CmuMoseiCorpus:
         found = []
         for video, rows in sorted(labels.items()):
             path = self.root / transcripts / f"{video}.txt"
+            if not path.is_file():
+                raise MerError(f"{path}: file not found, and {LABELS} has labels of this video; copy both again")
             segments = read_segments(path)
             taken = [(_segment_at(path, segments, *row[:2]), row[2]) for row in rows]
             for turn, (segment, values) in enumerate(sorted(taken, key=lambda pair: int(pair[0][0]))):
@@ -151,7 +153,7 @@ def _segment_at(path: Path, segments: Sequence[Segment], start: float, end: floa
     for segment in segments:
         if abs(segment[1] - start) < SAME_TIME_SECONDS and abs(segment[2] - end) < SAME_TIME_SECONDS:
             return segment
-    raise MerError(f"{path}: no segment from {start:.3f} to {end:.3f} seconds, which is labelled; copy it again")
+    raise MerError(f"{path}: no segment from {start:.3f} to {end:.3f} seconds, which {LABELS} has; copy both again")
 
 
 def read_segments(path: Path) -> list[Segment]:

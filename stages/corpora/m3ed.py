@@ -181,7 +181,8 @@ def _part(path: Path, dialogue: str, parts: Any, name: str) -> dict[str, Any]:
 
 def _utterance(item: Item, splits: Mapping[str, str], folder: str) -> Utterance:
     if item.series not in splits:
-        raise item.error(f"belongs to series {item.series!r}, which is in no split list")
+        lists = ", ".join(f"movie_list_{split}.txt" for split in SERIES)
+        raise item.error(f"belongs to series {item.series!r}, which is in none of {lists}")
     if not re.fullmatch(r"\w+", item.key):
         raise item.error("is not a plain name")
     emotions = item.fields.get("EmoAnnotation")

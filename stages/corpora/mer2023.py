@@ -35,7 +35,7 @@ from mer.cache import MerError
 
 from ..protocols import CorpusInfo, LabelSpec
 from ..utterance import Utterance
-from .annotation import UTF8_OR_CP1252, Row, Table, corpus_root, first_existing, read_table, refuse_repeats
+from .annotation import Row, Table, corpus_root, first_existing, read_table, refuse_repeats
 from .counts import Published, assert_counts
 
 EMOTIONS = ("neutral", "angry", "happy", "sad", "worried", "surprise")
@@ -157,7 +157,7 @@ class MerChallengeCorpus:
         place = first_existing(self.root, TEXT_TABLES)
         if place is None:
             return {}
-        table = read_table(self.root / place, ("name", self.language), UTF8_OR_CP1252, row_ids=True)
+        table = read_table(self.root / place, ("name", self.language), row_ids=True)
         refuse_repeats((_name(row), row) for row in table)
         return {_name(row): row.text(self.language) for row in table}
 

@@ -27,6 +27,8 @@ class Layout:
 
     name: str
     tables: tuple[str, ...] = ("label.csv", "meta.csv", "labels.csv")
+    other_form: tuple[str, ...] = ()
+    """Table of a form that is read elsewhere; it is named where neither is there."""
     nested: str = "Raw"
     """Folder of `{video}/{clip}.mp4`."""
     flat: tuple[str, ...] = ()
@@ -60,9 +62,8 @@ def read_labels(
     """
     name = layout.table(root)
     if name is None:
-        raise MerError(
-            f"{root}: none of {', '.join(layout.tables)} found; give the folder of {layout.name} with --root"
-        )
+        names = ", ".join((*layout.tables, *layout.other_form))
+        raise MerError(f"{root}: none of {names} found; give the folder of {layout.name} with --root")
     table = read_table(root / name, (*COLUMNS, *extra_columns), row_ids=True)
     rows = sorted(table, key=lambda row: _place(row, layout))
     refuse_repeats((_key(row, layout), row) for row in rows)
