@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -18,10 +19,10 @@ from mer.cache import MerError
 from mer.stages.face_align import between, crop, look, mouth, tilt
 from mer.stages.face_cache import crops_path, load_crops, save_crops
 from mer.stages.face_detect import Face
-from mer.stages.faces import FaceFinder, resolve_finder
+from mer.stages.faces import FaceFinder, LoadedFinder, Region, resolve_finder
 from mer.stages.protocols import FaceCrops
 from mer.stages.speaking import MouthTrack, clear_winner, speaking_evidence
-from mer.stages.tracks import Linker, join_returns
+from mer.stages.tracks import Linker, Track, join_returns
 
 
 def face_at(left: float, top: float, side: float, angle: float = 0.0) -> Face:
@@ -44,6 +45,15 @@ def scene(seed: int = 0, size: tuple[int, int] = (200, 300)) -> np.ndarray:
 def test_a_crop_at_scale_one_copies_the_pixels() -> None:
     frame = scene()
     np.testing.assert_array_equal(crop(frame, face_at(30, 50, 64), 64, 0.0), frame[50:114, 30:94])
+
+
+def test_a_crop_is_a_square_around_the_middle_of_the_box() -> None:
+    """A box of 40 x 60 at (120, 60): its middle is (140, 90), and the side is 60 and a quarter of it on each side."""
+    frame = scene()
+    tall = Face(np.array([120, 60, 40, 60], np.float32), 0.9)
+    np.testing.assert_array_equal(crop(frame, tall, 90, 0.25), frame[45:135, 95:185])
+    wide = Face(np.array([110, 70, 60, 40], np.float32), 0.9)
+    np.testing.assert_array_equal(crop(frame, wide, 90, 0.25), frame[45:135, 95:185])
 
 
 @pytest.mark.parametrize("fold", [2, 3])
@@ -139,6 +149,80 @@ def test_a_cut_separates_people_in_one_place_and_joins_who_returns() -> None:
     assert [track.steps for track in join_returns(tracks)] == [[0, 1, 2, 3, 4, 10, 11, 12, 13, 14], [5, 6, 7, 8, 9]]
 
 
+def test_places_are_smoothed_over_the_steps_beside() -> None:
+    track = Track(0)
+    for step, left in ((0, 100), (1, 112), (2, 104), (5, 300)):
+        track.add(step, step / 5, face_at(left, 80, 60), look(scene(0, (60, 60))))
+    lefts = {step: float(face.box[0]) for step in range(7) if (face := track.steady(step)) is not None}
+    # Weights 1, 2, 1; at an end or beside a gap only what is there.
+    assert lefts == pytest.approx({0: 104, 1: 107, 2: 320 / 3, 5: 300})
+
+
+# --- one clip -----------------------------------------------------------------------------------------------------
+
+
+class Scripted:
+    """A detector that finds what it is told to, step by step."""
+
+    FEWEST = 2
+    SURE_SCORE = 0.8
+
+    def __init__(self, steps: list[list[Face]]) -> None:
+        self.steps = iter(steps)
+
+    def fresh(self) -> Scripted:
+        return self
+
+    def find(self, frame: np.ndarray) -> list[Face]:
+        return next(self.steps)
+
+
+def watched(steps: list[list[Face]], region: Region | None = None) -> FaceCrops:
+    """Crops of a clip of five frames a second in which these faces are found."""
+    finder = FaceFinder("cascade", size=32, policy="largest")
+    watcher = LoadedFinder(finder, Scripted(steps)).watch(region)  # type: ignore[arg-type]
+    for step in range(len(steps)):
+        watcher.add(step / 5, scene())
+    return watcher.finish(None)
+
+
+def test_a_face_that_is_away_in_the_middle_leaves_steps_that_are_not_valid() -> None:
+    here = [face_at(100, 60, 60)]
+    found = watched([here, here, [], [], here, here])
+    assert found.valid.tolist() == [True, True, False, False, True, True]
+    np.testing.assert_allclose(found.times, [0, 0.2, 0.4, 0.6, 0.8, 1.0], atol=1e-6)
+    expected = crop(scene(), here[0], 32, 0.15)[..., ::-1]  # frames are BGR, crops are RGB
+    np.testing.assert_array_equal(found.crops, np.stack([expected] * 4))
+    box = [100, 60, 60, 60]
+    (track,) = found.note["tracks"]
+    assert (track["boxes"], track["seconds"]) == ([box, box, None, None, box, box], [0.0, 1.0])
+    assert found.note["coverage"] == pytest.approx(4 / 6, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("seen", "frames", "believed"), [(1, 5, False), (2, 5, True), (1, 1, True)], ids=["once", "twice", "one frame"]
+)
+def test_a_face_must_be_seen_twice_where_there_are_two_frames(seen: int, frames: int, believed: bool) -> None:
+    found = watched([[face_at(100, 60, 60)]] * seen + [[]] * (frames - seen))
+    assert found.valid.tolist() == [believed] * seen + [False] * (frames - seen)
+    assert found.crops.shape == (seen * believed, 32, 32, 3)
+    assert found.note.get("why") == ("one person in view" if believed else "no face")
+
+
+@pytest.mark.parametrize(("best", "believed"), [(0.79, False), (0.8, True)])
+def test_a_face_must_be_sure_once(best: float, believed: bool) -> None:
+    scores = (0.6, best, 0.6)
+    found = watched([[replace(face_at(100, 60, 60), score=score)] for score in scores])
+    assert found.valid.tolist() == [believed] * 3
+
+
+def test_a_region_holds_the_faces_whose_middle_lies_in_it() -> None:
+    """Middles at 0.3, 0.5 and 0.8 of a width of 300 pixels, and one below the region that begins in it."""
+    left, middle, right, low = (face_at(x - 30, y - 30, 60) for x, y in ((90, 90), (150, 90), (240, 90), (90, 120)))
+    found = watched([[right, low, middle, left]] * 3, region=(0.0, 0.0, 0.5, 0.5))
+    assert sorted(track["boxes"][0][0] for track in found.note["tracks"]) == [60, 120]
+
+
 # --- speaking -----------------------------------------------------------------------------------------------------
 
 
@@ -173,6 +257,18 @@ def test_evidence_tells_the_speaker_from_a_stranger() -> None:
                 stranger = speaking_evidence(mouths, other, 4.0)
                 assert stranger is not None
                 assert stranger < own - 0.2
+
+
+def test_sound_may_come_behind_the_mouth_and_not_before_it() -> None:
+    for seed in range(3):
+        mouths, sound = talking(seed)
+        at_once, behind, before = (
+            speaking_evidence(mouths, np.roll(sound, shift), 4.0) for shift in (0, 80 * 16, -80 * 16)
+        )
+        assert at_once is not None
+        assert behind is not None
+        assert before is not None
+        assert before + 0.3 < behind < at_once
 
 
 def test_evidence_is_none_where_there_is_too_little() -> None:
