@@ -145,7 +145,9 @@ def print_scores(run: Run, entries: Sequence[Mapping[str, Any]], metrics: Mappin
     console.print()
     console.print(scores_table(run.kind, metrics))
     if run.kind == "class":
-        _print_classes(run.classes, metrics["confusion"], len({m["seed"] for m in entries}), console)
+        for made in class_tables(run.classes, metrics["confusion"], len({m["seed"] for m in entries})):
+            console.print()
+            console.print(made)
     if "label_counts" in metrics:  # runs of older versions have none
         console.print()
         console.print(label_table(run.classes, metrics["label_counts"], len({m["seed"] for m in entries})))
@@ -202,8 +204,8 @@ def scores_table(kind: str, metrics: Mapping[str, Any]) -> Table:
     return made
 
 
-def _print_classes(classes: Sequence[str], confusions: Sequence[Sequence[int]], seeds: int, console: Console) -> None:
-    """Print the scores of each class, and what it was taken for in shares of the class, over all runs."""
+def class_tables(classes: Sequence[str], confusions: Sequence[Sequence[int]], seeds: int) -> tuple[Table, Table]:
+    """Tables of the scores of each class, and of what it was taken for in shares of the class, over all runs."""
     counts = np.array(confusions, dtype=np.int64)
     scores = table("By class, all runs together", "class", ">precision", ">recall", ">F1", ">test utterances")
     taken = table("What each class was taken for, in per cent", "class", *(f">{name}" for name in classes))
@@ -212,9 +214,7 @@ def _print_classes(classes: Sequence[str], confusions: Sequence[Sequence[int]], 
         scores.add_row(entry.name, *shown, str(entry.support // seeds))
         shares = counts[row] / max(entry.support, 1)
         taken.add_row(entry.name, *(f"{100 * share:.0f}" if entry.support else "–" for share in shares))
-    for made in (scores, taken):
-        console.print()
-        console.print(made)
+    return scores, taken
 
 
 def label_table(classes: Sequence[str], counts: Sequence[Sequence[int]], seeds: int) -> Table:

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from mer.pipeline.compare import Pair, verdict
 from mer.pipeline.metrics import NAMES
-from mer.pipeline.summary import class_table, label_table, scores_table
+from mer.pipeline.summary import class_tables, label_table, scores_table
 
 ONE = {"mean": 0.5, "std": 0.04, "low": 0.45, "high": 0.55, "over": "runs", "pooled": 0.6, "pooled_std": 0.1}
 
@@ -30,10 +30,9 @@ def test_scores_stand_with_spread_interval_pool_and_prior() -> None:
 
 def test_classes_stand_with_what_they_were_taken_for() -> None:
     """Two seeds: six of eight `a` are right, `b` is always taken for `a`, and `c` does not occur."""
-    shown = rows_of(class_table(("a", "b", "c"), [[6, 2, 0], [4, 0, 0], [0, 0, 0]], 2))
-    assert shown[0] == ["a", "60.0", "75.0", "66.7", "4", "75", "25", "0"]
-    assert shown[1] == ["b", "0.0", "0.0", "0.0", "2", "100", "0", "0"]
-    assert shown[2] == ["c", "–", "–", "–", "0", "–", "–", "–"]
+    scores, taken = map(rows_of, class_tables(("a", "b", "c"), [[6, 2, 0], [4, 0, 0], [0, 0, 0]], 2))
+    assert scores == [["a", "60.0", "75.0", "66.7", "4"], ["b", "0.0", "0.0", "0.0", "2"], ["c", "–", "–", "–", "0"]]
+    assert taken == [["a", "75", "25", "0"], ["b", "100", "0", "0"], ["c", "–", "–", "–"]]
     shown = rows_of(label_table(("loud", "fast"), [[3, 6, 4], [0, 2, 0]], 2))
     assert shown == [["loud", "75.0", "50.0", "60.0", "3"], ["fast", "–", "0.0", "0.0", "1"]]
 
