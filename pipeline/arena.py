@@ -49,6 +49,8 @@ class Arena:
     turn: npt.NDArray[np.int64]
     recipe: Recipe
     kind: str
+    scale: float
+    """How far the target's numbers reach (`metrics.scale_of`)."""
     metric: str
     shape: EpochShape
     device: torch.device

@@ -13,7 +13,7 @@ With more than one pair, permutation p-values are adjusted by Holm.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -103,6 +103,8 @@ def compare(paths: Sequence[Path], metric: str = "auto", draws: int = DRAWS, see
             raise MerError(f"{run.path}: its test rows were not scored; train it without score_test = false")
     first = runs[0]
     name = selection_metric(first.kind, metric if metric != "auto" else "war" if first.kind == "class" else "auto")
+    if name not in first.metric_names:
+        raise MerError(f"{first.path}: has no metric {name!r}; use {', '.join(first.metric_names)}")
     for run in runs[1:]:
         check_target(run, first)
     pooled = [Pooled.of(run) for run in runs]
@@ -166,7 +168,11 @@ def _pair(a: Pooled, b: Pooled, metric: str, draws: int, seed: int) -> Pair:
             labels, a.outputs[:, in_a].mean(0).argmax(-1), b.outputs[:, in_b].mean(0).argmax(-1)
         )
     else:
-        difference, p = permute(a.run.kind, metric, labels, left, right, group, min(draws, DRAWS_SCORED_ANEW), seed)
+
+        def rate(outputs: npt.NDArray[np.float32]) -> float:
+            return score(a.run.kind, labels, outputs, a.run.scale)[metric]
+
+        difference, p = permute(rate, left, right, group, min(draws, DRAWS_SCORED_ANEW), seed)
         wins = (None, None, None)
     names = (str(a.run.path), str(b.run.path))
     only_a, only_b, p_wins = wins
@@ -223,24 +229,19 @@ def permute_classes(
 
 
 def permute(
-    kind: str,
-    metric: str,
-    labels: npt.NDArray[Any],
+    rate: Callable[[npt.NDArray[np.float32]], float],
     left: npt.NDArray[np.float32],
     right: npt.NDArray[np.float32],
     group: npt.NDArray[np.int64],
     draws: int,
     seed: int,
 ) -> tuple[float, float]:
-    """As `permute_classes`, for any metric: outputs of shape (seeds, n, C) are swapped and scored again."""
+    """As `permute_classes`, for any metric: outputs of shape (seeds, n, C) are swapped and rated again, (n, C) each."""
     rng = np.random.default_rng(seed)
     differences = np.empty(draws)
     for draw in range(draws):
         swap = (rng.integers(0, 2, size=group.max() + 1) * (draw > 0)).astype(bool)[group][:, None]
-        both = [
-            score(kind, labels, np.where(swap, b, a))[metric] - score(kind, labels, np.where(swap, a, b))[metric]
-            for a, b in zip(left, right, strict=True)
-        ]
+        both = [rate(np.where(swap, b, a)) - rate(np.where(swap, a, b)) for a, b in zip(left, right, strict=True)]
         differences[draw] = 0.0 - np.mean(both)  # no minus before a zero
     return float(differences[0]), two_sided(differences)
 

@@ -201,7 +201,7 @@ class Trainer:
                     f"training of {member.name} diverged in epoch {progress.epoch + 1} (a loss or a validation answer "
                     f"is not finite); lower --lr (now {recipe.lr:g}) or check the features with mer verify"
                 )
-            found = score(self.arena.kind, labels, outputs)
+            found = score(self.arena.kind, labels, outputs, self.arena.scale)
             entry |= {f"val_{name}": value for name, value in found.items()}
             entry["val_loss"] = loss_of(self.arena.kind, labels, outputs)
             if self._is_better(index, found[self.arena.metric], entry["val_loss"]):

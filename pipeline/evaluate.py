@@ -86,9 +86,9 @@ def evaluate(path: Path, features: Path | None = None, device: str = "auto") -> 
         member = run.load_member(facts["name"])
         found = predict_member(run, member, store, arena, label, rows[facts["fold"]])
         parts[member.name], priors[member.name] = found, member.prior
-        scores = clean(score(run.kind, found.labels, found.outputs))
+        scores = clean(score(run.kind, found.labels, found.outputs, run.scale))
         entries.append({**{k: facts[k] for k in ("name", "fold", "seed", "best_epoch", "best_score")}, "test": scores})
-    metrics = summarise(run.kind, len(run.classes), entries, parts, priors)
+    metrics = summarise(run, entries, parts, priors)
     return Evaluation(run, where, entries, metrics, parts, notes, _as_recorded(run, parts))
 
 
@@ -213,6 +213,7 @@ def arena_for(run: Run, store: FeatureStore, source: Source, label: LabelColumn,
         turn=np.asarray(store.utterances.turn),
         recipe=recipe,
         kind=label.kind,
+        scale=run.scale,
         metric=run.facts["metric"],
         shape=EpochShape(1, recipe.batch_size),
         device=device,

@@ -5,10 +5,12 @@ Names and conventions:
 * `war` weighted average recall, which is plain accuracy; `uar` unweighted average recall over the classes that occur in
   the truth; `wf1` and `macro_f1` F1 averaged by support and evenly over classes that occur in truth or prediction.
 * Sets: `macro_f1`, `micro_f1` at a threshold of 0.5, `map` mean average precision over classes that occur.
-* Numbers (sentiment in [-3, 3] and the like): `mae`, `pearson`, `acc2` and `f1` over negative against non-negative,
-  `acc2_nonzero` and `f1_nonzero` over negative against positive with rows of truth 0 left out, `acc7` and `acc5` after
-  clipping to [-3, 3] and [-2, 2] and rounding. All but the first two are NaN where no truth is below 0: on a scale from
-  1 to 5 they would say nothing.
+* Numbers: `mae`, `ccc` (Lin's concordance, with population moments) and `pearson`. Where some numbers are below 0 also
+  `acc2` and `f1` over negative against non-negative, `acc2_nonzero` and `f1_nonzero` over negative against positive
+  with rows of truth 0 left out. On a scale of up to 3 (CMU-MOSI) `acc7` and `acc5` after clipping to [-3, 3] and
+  [-2, 2] and rounding; on one of up to 1 (CH-SIMS) `acc2_positive` and `f1_positive` over positive against the rest,
+  `acc3` with cuts at ±0.1 and `acc5` with cuts at ±0.1 and ±0.7, a number on a cut belonging below it. The others
+  are NaN.
 """
 
 from __future__ import annotations
@@ -27,7 +29,10 @@ Ints = npt.NDArray[np.int64]
 
 CLASS_METRICS = ("war", "uar", "wf1", "macro_f1")
 MULTI_METRICS = ("macro_f1", "micro_f1", "map")
-REAL_METRICS = ("mae", "pearson", "acc2", "f1", "acc2_nonzero", "f1_nonzero", "acc5", "acc7")
+REAL_METRICS = (
+    "mae", "ccc", "pearson", "acc2", "f1", "acc2_nonzero", "f1_nonzero", "acc2_positive", "f1_positive",
+    "acc3", "acc5", "acc7",
+)  # fmt: skip
 NAMES = {"class": CLASS_METRICS, "multi": MULTI_METRICS, "real": REAL_METRICS}
 DEFAULT = {"class": "wf1", "multi": "macro_f1", "real": "mae"}
 LOWER_IS_BETTER = frozenset({"mae"})
@@ -39,17 +44,21 @@ TITLES = {
     "micro_f1": "micro F1",
     "map": "mAP",
     "mae": "MAE",
+    "ccc": "CCC",
     "pearson": "Pearson r",
     "acc2": "Acc-2 (neg/non-neg)",
     "f1": "F1 (neg/non-neg)",
     "acc2_nonzero": "Acc-2 (neg/pos)",
     "f1_nonzero": "F1 (neg/pos)",
+    "acc2_positive": "Acc-2 (pos/non-pos)",
+    "f1_positive": "F1 (pos/non-pos)",
+    "acc3": "Acc-3",
     "acc5": "Acc-5",
     "acc7": "Acc-7",
 }
-SIGNED_METRICS = REAL_METRICS[2:]
-"""Metrics that need numbers on both sides of 0."""
-PLAIN_NUMBERS = frozenset({"mae", "pearson"})
+UNIT_CUTS = {"acc3": (-0.1, 0.1), "acc5": (-0.7, -0.1, 0.1, 0.7)}
+"""Where CH-SIMS' grades of sentiment end."""
+PLAIN_NUMBERS = frozenset({"mae", "ccc", "pearson"})
 """Metrics that are not shares and so are not shown in per cent."""
 
 
@@ -65,6 +74,23 @@ def selection_metric(kind: str, wanted: str) -> str:
     if name not in NAMES[kind]:
         raise MerError(f"metric {name!r} is not defined for a target of kind {kind!r}; use {', '.join(NAMES[kind])}")
     return name
+
+
+def scale_of(kind: str, values: npt.NDArray[Any]) -> float:
+    """How far from 0 the numbers of a whole target reach; 0 where none is below 0, and for classes."""
+    if kind != "real" or not (values < 0).any():
+        return 0.0
+    return float(np.nanmax(np.abs(values)))
+
+
+def metric_names(kind: str, scale: float) -> tuple[str, ...]:
+    """Names of the metrics that say something about a target, whose numbers have this scale (`scale_of`)."""
+    if kind != "real":
+        return NAMES[kind]
+    if scale == 0:
+        return REAL_METRICS[:3]
+    cuts = ("acc2_positive", "f1_positive", "acc3", "acc5") if scale <= 1 else ("acc5", "acc7") if scale <= 3 else ()
+    return (*REAL_METRICS[:7], *cuts)
 
 
 def better(metric: str, new: float, old: float) -> bool:
@@ -118,7 +144,7 @@ def scores_of_confusion(counts: npt.NDArray[Any]) -> dict[str, Any]:
         }
 
 
-def score(kind: str, labels: npt.NDArray[Any], outputs: npt.NDArray[Any]) -> dict[str, float]:
+def score(kind: str, labels: npt.NDArray[Any], outputs: npt.NDArray[Any], scale: float = 0.0) -> dict[str, float]:
     """All metrics of one set of predictions.
 
     Parameters
@@ -129,6 +155,8 @@ def score(kind: str, labels: npt.NDArray[Any], outputs: npt.NDArray[Any]) -> dic
         (N,) class codes, (N, C) 0/1, or (N,) numbers; unlabelled rows are left out.
     outputs : array
         (N, C) probabilities, (N, C) probabilities of each class, or (N, 1) numbers.
+    scale : float
+        Of the target's numbers (`scale_of`), which decides what their accuracies mean.
     """
     mask = labelled(kind, labels)
     labels, outputs = labels[mask], outputs[mask]
@@ -139,7 +167,7 @@ def score(kind: str, labels: npt.NDArray[Any], outputs: npt.NDArray[Any]) -> dic
         return {name: float(value) for name, value in scores_of_confusion(counts).items()}
     if kind == "multi":
         return _score_sets(labels > 0.5, outputs)
-    return _score_numbers(labels.astype(np.float64), outputs[:, 0].astype(np.float64))
+    return _score_numbers(labels.astype(np.float64), outputs[:, 0].astype(np.float64), scale)
 
 
 def _score_sets(truth: npt.NDArray[np.bool_], outputs: npt.NDArray[Any]) -> dict[str, float]:
@@ -165,31 +193,41 @@ def average_precision(truth: npt.NDArray[np.bool_], outputs: npt.NDArray[Any]) -
     return float((precision * np.diff(hits[ends], prepend=0)).sum() / hits[-1])
 
 
-def _score_numbers(truth: Floats, predicted: Floats) -> dict[str, float]:
-    nonzero = truth != 0
+def _score_numbers(truth: Floats, predicted: Floats, scale: float) -> dict[str, float]:
+    spread = truth.var() + predicted.var() + (truth.mean() - predicted.mean()) ** 2
+    together = ((truth - truth.mean()) * (predicted - predicted.mean())).mean()
     constant = np.ptp(truth) == 0 or np.ptp(predicted) == 0
-
-    def two_ways(a: npt.NDArray[np.bool_], b: npt.NDArray[np.bool_]) -> dict[str, Any]:
-        return scores_of_confusion(confusion(a.astype(np.int64), b.astype(np.int64), 2))
-
-    def graded(bound: int) -> float:
-        return float(np.mean(np.rint(truth.clip(-bound, bound)) == np.rint(predicted.clip(-bound, bound))))
-
-    found = {
+    found = dict.fromkeys(REAL_METRICS, float("nan")) | {
         "mae": float(np.abs(truth - predicted).mean()),
+        "ccc": float(2 * together / spread) if spread else float("nan"),
         "pearson": float("nan") if constant else float(np.corrcoef(truth, predicted)[0, 1]),
     }
-    if not (truth < 0).any():
-        return found | dict.fromkeys(SIGNED_METRICS, float("nan"))
-    whole, signed = two_ways(truth >= 0, predicted >= 0), two_ways(truth[nonzero] > 0, predicted[nonzero] > 0)
-    return found | {
-        "acc2": float(whole["war"]),
-        "f1": float(whole["wf1"]),
-        "acc2_nonzero": float(signed["war"]),
-        "f1_nonzero": float(signed["wf1"]),
-        "acc5": graded(2),
-        "acc7": graded(3),
-    }
+    if scale == 0 or not (truth < 0).any():
+        return found
+    nonzero = truth != 0
+    found |= _two_ways("", truth >= 0, predicted >= 0)
+    found |= _two_ways("_nonzero", truth[nonzero] > 0, predicted[nonzero] > 0)
+    if scale <= 1:
+        found |= _two_ways("_positive", truth > 0, predicted > 0)
+        found |= {name: _graded(truth, predicted, cuts) for name, cuts in UNIT_CUTS.items()}
+    elif scale <= 3:
+        found |= {f"acc{2 * bound + 1}": _rounded(truth, predicted, bound) for bound in (2, 3)}
+    return found
+
+
+def _two_ways(ending: str, truth: npt.NDArray[np.bool_], predicted: npt.NDArray[np.bool_]) -> dict[str, float]:
+    counts = scores_of_confusion(confusion(truth.astype(np.int64), predicted.astype(np.int64), 2))
+    return {f"acc2{ending}": float(counts["war"]), f"f1{ending}": float(counts["wf1"])}
+
+
+def _rounded(truth: Floats, predicted: Floats, bound: int) -> float:
+    return float(np.mean(np.rint(truth.clip(-bound, bound)) == np.rint(predicted.clip(-bound, bound))))
+
+
+def _graded(truth: Floats, predicted: Floats, cuts: Sequence[float]) -> float:
+    """Share of numbers between the same cuts, in float32, in which labels are kept: 0.1 shall lie on a cut at 0.1."""
+    grades = [np.digitize(x.astype(np.float32), np.array(cuts, np.float32), right=True) for x in (truth, predicted)]
+    return float(np.mean(grades[0] == grades[1]))
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from mer.stages.registry import suggest
 
 from .arena import Arena, Member
 from .batches import epoch_shape
-from .metrics import SIGNED_METRICS, labelled, selection_metric
+from .metrics import labelled, metric_names, scale_of, selection_metric
 from .model import Blueprint
 from .options import MODALITIES, resolve_device
 from .protocols import Request, Splits, check_classes, copies_of, make_splits
@@ -74,8 +74,11 @@ def prepare(options: TrainOptions) -> Prepared:
 def check_fits(recipe: Recipe, target: str, label: LabelColumn) -> None:
     """Refuse settings of the loss or the selection that this target has no use for."""
     kind = label.kind
-    if recipe.select in SIGNED_METRICS and kind == "real" and not (label.values < 0).any():
-        raise MerError(f"metric {recipe.select!r} needs numbers below and above 0; select {target!r} by mae or pearson")
+    useful = metric_names(kind, scale_of(kind, label.values))
+    if recipe.select not in ("auto", *useful):
+        raise MerError(
+            f"metric {recipe.select!r} says nothing on the scale of {target!r}; select it by {', '.join(useful)}"
+        )
     for name, needed, noun in (
         ("class_weights", "class", "classes"),
         ("label_smoothing", "class", "classes"),
@@ -244,6 +247,7 @@ def make_arena(prepared: Prepared) -> Arena:
         turn=np.asarray(prepared.store.utterances.turn),
         recipe=recipe,
         kind=label.kind,
+        scale=scale_of(label.kind, values),
         metric=selection_metric(label.kind, recipe.select),
         shape=epoch_shape([len(rows) for rows in trains], recipe.batch_size),
         device=prepared.device,

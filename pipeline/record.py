@@ -18,7 +18,7 @@ import numpy as np
 from mer.cache import MerError
 from mer.stages.registry import find
 
-from .metrics import selection_metric
+from .metrics import scale_of, selection_metric
 from .prepare import Prepared
 from .protocols import splits_digest
 from .runs import RUN_FORMAT, RUN_VERSION, Run
@@ -134,6 +134,7 @@ def run_facts(prepared: Prepared, command: Sequence[str]) -> dict[str, Any]:
         },
         "target": prepared.target,
         "kind": prepared.label.kind,
+        "scale": scale_of(prepared.label.kind, prepared.label.values),
         "classes": list(prepared.label.classes),
         "head": options.head,
         "head_settings": dict(options.head_settings),

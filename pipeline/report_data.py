@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from mer.cache import MerError
 
-from .metrics import NAMES, ClassRow, Interval, bootstrap, class_rows, confusion, label_counts, labelled, per_class
+from .metrics import ClassRow, Interval, bootstrap, class_rows, confusion, label_counts, labelled, per_class
 from .runs import Predictions, Run
 
 MAP_POINTS = 1500
@@ -96,7 +96,7 @@ class RunView:
         """Metric to its figure over all models."""
         stored = self.facts["metrics"] if self.part == "test" else {}
         made = {}
-        for name in NAMES[self.run.kind]:
+        for name in self.run.metric_names:
             if name in stored:
                 entry = {key: np.nan if value is None else value for key, value in stored[name].items()}
                 found = Interval(entry["mean"], entry["std"], entry["low"], entry["high"])

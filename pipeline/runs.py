@@ -20,6 +20,7 @@ from mer.cache import DamagedError, FeatureSpec, FormatError, MerError, atomic_w
 from mer.stages.heads.base import HeadInputs, ModalityShape
 
 from .checkpoint import load_tensors, save_tensors
+from .metrics import metric_names
 from .model import Blueprint, Model
 from .settings import Recipe, settings_of
 from .tensors import Normaliser
@@ -117,6 +118,16 @@ class Run:
     def kind(self) -> str:
         """`class`, `multi` or `real`."""
         return str(self.facts["kind"])
+
+    @property
+    def scale(self) -> float:
+        """How far from 0 the target's numbers reach (`metrics.scale_of`); runs that do not say were scored as if 3."""
+        return float(self.facts.get("scale", 3.0))
+
+    @property
+    def metric_names(self) -> tuple[str, ...]:
+        """Metrics that say something about the target, as far as the run has them."""
+        return tuple(name for name in metric_names(self.kind, self.scale) if name in self.members[0]["val"])
 
     @property
     def classes(self) -> tuple[str, ...]:

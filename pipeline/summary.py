@@ -14,7 +14,6 @@ from rich.table import Table
 from .compare import Pair, verdict
 from .console import table
 from .metrics import (
-    NAMES,
     PLAIN_NUMBERS,
     TITLES,
     Interval,
@@ -34,8 +33,7 @@ DRAWS_OVER_UTTERANCES = 300
 
 
 def summarise(
-    kind: str,
-    classes: int,
+    run: Run,
     entries: Sequence[Mapping[str, Any]],
     parts: Mapping[str, Predictions],
     priors: Mapping[str, npt.NDArray[np.float32]],
@@ -44,8 +42,7 @@ def summarise(
 
     Parameters
     ----------
-    kind : str
-    classes : int
+    run : Run
     entries : sequence of mappings
         `name`, `fold`, `seed` and `test` scores of every member.
     parts : mapping
@@ -60,15 +57,16 @@ def summarise(
         `pooled` and `pooled_std` (all folds' test rows together, over seeds) and `majority` (the training prior alone).
         For classes also `confusion`, for sets of classes `label_counts`, summed over members, under those names.
     """
+    kind, scale = run.kind, run.scale
     folds = list(dict.fromkeys(m["fold"] for m in entries))
     seeds = list(dict.fromkeys(m["seed"] for m in entries))
     at = {(m["fold"], m["seed"]): m for m in entries}
-    pooled = [score(kind, *_pool([parts[at[f, s]["name"]] for f in folds])) for s in seeds]
+    pooled = [score(kind, *_pool([parts[at[f, s]["name"]] for f in folds]), scale) for s in seeds]
     guessed = [_by_prior(parts[m["name"]], priors[m["name"]]) for m in (at[f, seeds[0]] for f in folds)]
-    majority = score(kind, *_pool(guessed))
-    alone = over_utterances(kind, parts[entries[0]["name"]]) if len(entries) == 1 else {}
+    majority = score(kind, *_pool(guessed), scale)
+    alone = over_utterances(kind, scale, parts[entries[0]["name"]]) if len(entries) == 1 else {}
     result: dict[str, Any] = {}
-    for metric in NAMES[kind]:
+    for metric in run.metric_names:
         grid = np.array([[_number(at[f, s]["test"][metric]) for s in seeds] for f in folds])
         interval = alone.get(metric) or bootstrap(grid)
         together = np.array([p[metric] for p in pooled])
@@ -80,7 +78,7 @@ def summarise(
             "majority": _plain(majority[metric]),
         }
     if kind == "class":
-        counts = sum(_confusion(parts[m["name"]], classes) for m in entries)
+        counts = sum(_confusion(parts[m["name"]], len(run.classes)) for m in entries)
         result["confusion"] = np.asarray(counts).tolist()
     if kind == "multi":
         each = [label_counts(parts[m["name"]].labels, parts[m["name"]].outputs) for m in entries]
@@ -88,16 +86,16 @@ def summarise(
     return result
 
 
-def over_utterances(kind: str, found: Predictions) -> dict[str, Interval]:
+def over_utterances(kind: str, scale: float, found: Predictions) -> dict[str, Interval]:
     """Intervals of a single run, from resampling its test dialogues (utterances where there are none)."""
-    values = score(kind, found.labels, found.outputs)
+    values = score(kind, found.labels, found.outputs, scale)
     _, group = np.unique(found.group, return_inverse=True)
     members = [np.flatnonzero(group == g) for g in range(group.max() + 1)]
     rng = np.random.default_rng(0)
     draws = []
     for _ in range(DRAWS_OVER_UTTERANCES if len(members) > 1 else 0):
         rows = np.concatenate([members[g] for g in rng.integers(len(members), size=len(members))])
-        draws.append(score(kind, found.labels[rows], found.outputs[rows]))
+        draws.append(score(kind, found.labels[rows], found.outputs[rows], scale))
     intervals = {}
     for metric, value in values.items():
         drawn = np.array([draw[metric] for draw in draws])
@@ -143,7 +141,7 @@ def print_scores(run: Run, entries: Sequence[Mapping[str, Any]], metrics: Mappin
     if 1 < len(entries) <= MOST_LISTED:
         _print_members(run, entries, console)
     console.print()
-    console.print(scores_table(run.kind, metrics))
+    console.print(scores_table(metrics, len({m["fold"] for m in entries})))
     if run.kind == "class":
         for made in class_tables(run.classes, metrics["confusion"], len({m["seed"] for m in entries})):
             console.print()
@@ -166,7 +164,7 @@ def _headline(run: Run) -> str:
 
 
 def _print_members(run: Run, entries: Sequence[Mapping[str, Any]], console: Console) -> None:
-    shown = NAMES[run.kind][:4]
+    shown = run.metric_names[:4]
     made = table("Test scores by run", "run", ">epoch", ">validation", *(f">{TITLES[name]}" for name in shown))
     for member in entries:
         scores = [show(name, _number(member["test"][name])) for name in shown]
@@ -178,22 +176,23 @@ def _print_members(run: Run, entries: Sequence[Mapping[str, Any]], console: Cons
 
 def _print_validation(run: Run, console: Console) -> None:
     made = table(
-        "Validation scores (test rows not touched)", "run", ">epoch", *(f">{TITLES[n]}" for n in NAMES[run.kind])
+        "Validation scores (test rows not touched)", "run", ">epoch", *(f">{TITLES[n]}" for n in run.metric_names)
     )
     for member in run.members:
         made.add_row(
-            member["name"], str(member["best_epoch"]), *(show(n, _number(member["val"][n])) for n in NAMES[run.kind])
+            member["name"], str(member["best_epoch"]), *(show(n, _number(member["val"][n])) for n in run.metric_names)
         )
     console.print(made)
 
 
-def scores_table(kind: str, metrics: Mapping[str, Any]) -> Table:
+def scores_table(metrics: Mapping[str, Any], folds: int) -> Table:
     """Table of the test scores: mean, spread, interval, pooled, and what the prior alone would reach."""
-    over = "seeds x folds" if next(iter(metrics.values()))["over"] == "runs" else "test part resampled"
+    runs = next(iter(metrics.values()))["over"] == "runs"
+    over = ("seeds x folds" if folds > 1 else "seeds") if runs else "test part resampled"
     made = table(
         "Test scores", "metric", ">mean ± std", f">95 % interval ({over})", ">all folds pooled", ">prior alone"
     )
-    for name in NAMES[kind]:
+    for name in (name for name in metrics if name in TITLES):
         entry = {key: _number(value) for key, value in metrics[name].items() if key != "over"}
         spread = "" if np.isnan(entry["std"]) else f" ± {show(name, entry['std'])}"
         interval = "–" if np.isnan(entry["low"]) else f"{show(name, entry['low'])} to {show(name, entry['high'])}"
@@ -229,7 +228,7 @@ def label_table(classes: Sequence[str], counts: Sequence[Sequence[int]], seeds: 
 def print_comparison(paths: Sequence[Path], pairs: Sequence[Pair], console: Console) -> None:
     """Print runs side by side and the tests between them."""
     runs = [Run.open(path) for path in paths]
-    names = NAMES[runs[0].kind]
+    names = [name for name in runs[0].metric_names if all(name in run.metric_names for run in runs)]
     made = table("Test scores, mean ± std over runs", "run", "head", "features", *(f">{TITLES[n]}" for n in names))
     for run in runs:
         context = "" if run.facts["context"] == "none" else f" + {run.facts['context']}"

@@ -205,7 +205,7 @@ def score_members(prepared: Prepared, run: Run, arena: Arena) -> None:
         for split, rows in parts.items():
             outputs, vectors = predict(arena, team, gatherer, [member], [rows])[0]
             pieces.append(predictions_of(prepared.store, arena, split, rows, outputs, vectors))
-            entry[split] = clean(score(arena.kind, arena.labels[rows], outputs))
+            entry[split] = clean(score(arena.kind, arena.labels[rows], outputs, arena.scale))
         run.save_predictions(member.name, join(pieces))
         entries.append(entry)
     run.facts["members"] = entries
@@ -216,7 +216,7 @@ def summarise_run(run: Run) -> dict[str, Any]:
     names = [m["name"] for m in run.members]
     parts = {name: run.predictions(name).part("test") for name in names}
     priors = {name: run.load_member(name).prior for name in names}
-    return summarise(run.kind, len(run.classes), run.members, parts, priors)
+    return summarise(run, run.members, parts, priors)
 
 
 def _watch(prepared: Prepared, run: Run, arena: Arena, console: Console | None) -> LiveTable | Silent:

@@ -17,7 +17,9 @@ from mer.pipeline.metrics import (
     bootstrap,
     confusion,
     loss_of,
+    metric_names,
     per_class,
+    scale_of,
     score,
     scores_of_confusion,
     selection_metric,
@@ -80,7 +82,7 @@ def test_per_class_table() -> None:
 def test_numbers_by_hand() -> None:
     truth = np.array([-3.0, -1.2, 0.0, 0.4, 2.6, 1.0])
     guess = np.array([[-2.0], [0.2], [-0.1], [0.6], [3.4], [1.0]])
-    found = score("real", truth, guess)
+    found = score("real", truth, guess, 3.0)
     assert found["mae"] == pytest.approx((1 + 1.4 + 0.1 + 0.2 + 0.8 + 0) / 6)
     assert found["pearson"] == pytest.approx(np.corrcoef(truth, guess[:, 0])[0, 1])
     assert found["acc2"] == pytest.approx(4 / 6)  # -1.2 and 0 land on the other side
@@ -90,14 +92,14 @@ def test_numbers_by_hand() -> None:
 
 
 def test_zero_is_not_negative_and_halves_round_to_even() -> None:
-    found = score("real", np.array([-1.0, 1.0, 2.0, 0.0, 0.0]), np.array([[0.0], [0.0], [0.0], [0.0], [-0.5]]))
+    found = score("real", np.array([-1.0, 1.0, 2.0, 0.0, 0.0]), np.array([[0.0], [0.0], [0.0], [0.0], [-0.5]]), 3.0)
     assert found["acc2"] == pytest.approx(3 / 5)  # a guess of 0 is wrong for -1 alone
     assert found["acc2_nonzero"] == pytest.approx(1 / 3)  # there it is not positive: right for -1 alone
     truth, guess = np.array([0.5, 1.5, 2.5, -0.5, -2.5]), np.array([[0.0], [2.0], [2.0], [0.0], [-3.0]])
-    found = score("real", truth, guess)
+    found = score("real", truth, guess, 3.0)
     assert found["acc7"] == pytest.approx(4 / 5)  # -2.5 rounds to -2
     assert found["acc5"] == 1.0  # -3 is clipped to it
-    assert score("real", guess[:, 0], truth[:, None])["acc7"] == pytest.approx(4 / 5)
+    assert score("real", guess[:, 0], truth[:, None], 3.0)["acc7"] == pytest.approx(4 / 5)
 
 
 @pytest.mark.parametrize(("truth", "guess"), [((1.0, 2.0), (0.5, 0.5)), ((0.5, 0.5), (1.0, 2.0))])
@@ -106,11 +108,50 @@ def test_what_does_not_vary_has_no_correlation(truth: tuple[float, ...], guess: 
 
 
 def test_scores_of_sentiment_are_undefined_on_a_scale_without_negative_numbers() -> None:
-    found = score("real", np.array([1.0, 2.5, 5.0]), np.array([[1.5], [2.5], [4.0]]))
+    truth, guess = np.array([1.0, 2.5, 5.0]), np.array([[1.5], [2.5], [4.0]])
+    found = score("real", truth, guess, scale_of("real", truth))
     assert found["mae"] == pytest.approx(0.5)
     assert found["pearson"] > 0.9
-    assert {name for name, value in found.items() if np.isnan(value)} == set(found) - {"mae", "pearson"}
+    assert {name for name, value in found.items() if np.isnan(value)} == set(found) - {"mae", "ccc", "pearson"}
     assert set(found) == set(NAMES["real"])
+
+
+def test_concordance_by_hand() -> None:
+    """Means 2 and 8/3, variances 2/3 and 8/9, covariance 2/3: twice that over the variances and the means' square."""
+    found = score("real", np.array([1.0, 2.0, 3.0]), np.array([[2.0], [2.0], [4.0]]))
+    assert found["ccc"] == pytest.approx((4 / 3) / (2 / 3 + 8 / 9 + 4 / 9))
+    truth = np.linspace(1, 7, 9)
+    assert score("real", truth, truth[:, None])["ccc"] == pytest.approx(1)
+    assert score("real", truth, truth[:, None] + 5)["ccc"] < 0.4  # a shift costs concordance and no correlation
+    assert score("real", truth, np.full((9, 1), 4.0))["ccc"] == 0
+    assert np.isnan(score("real", np.ones(3), np.ones((3, 1)))["ccc"])
+
+
+def test_grades_of_sentiment_from_minus_one_to_one() -> None:
+    """CH-SIMS' cuts: up to -0.7, -0.1, 0.1, 0.7 and above; a number on a cut belongs below it; 0 is not positive."""
+    truth = np.array([-1.0, -0.7, -0.1, 0.0, 0.1, 0.7, 0.8, 1.0], dtype=np.float32)
+    guess = np.array([-0.71, -0.6, -0.05, 0.1, 0.2, 0.8, 0.71, 3.0], dtype=np.float32)[:, None]
+    found = score("real", truth, guess, scale_of("real", truth))
+    assert found["acc5"] == pytest.approx(4 / 8)  # -0.7, -0.1, 0.1 and 0.7 were each taken for one more
+    assert found["acc3"] == pytest.approx(6 / 8)
+    assert found["acc2_positive"] == pytest.approx(7 / 8)  # 0 alone was taken for positive
+    assert found["f1_positive"] == pytest.approx(f1_score(truth > 0, guess[:, 0] > 0, average="weighted"))
+    assert found["acc2"] == 1.0
+    assert np.isnan(found["acc7"])
+
+
+def test_a_scale_decides_which_metrics_there_are() -> None:
+    rated, signed = np.array([1.0, 5.0, np.nan]), np.array([-0.5, np.nan, 1.0])
+    assert [scale_of("real", v) for v in (rated, signed, 3 * signed, 5 * signed)] == [0, 1, 3, 5]
+    assert scale_of("class", np.array([-1, 2])) == 0
+    both = ("mae", "ccc", "pearson", "acc2", "f1", "acc2_nonzero", "f1_nonzero")
+    assert metric_names("real", 0) == both[:3]
+    assert metric_names("real", 1) == (*both, "acc2_positive", "f1_positive", "acc3", "acc5")
+    assert metric_names("real", 3) == (*both, "acc5", "acc7")
+    assert metric_names("real", 5) == both
+    for scale in (0.0, 1.0, 3.0, 5.0):
+        found = score("real", np.array([-0.5, 0.4, 1.0]), np.array([[0.3], [0.1], [-1.0]]), scale)
+        assert {name for name, value in found.items() if not np.isnan(value)} == set(metric_names("real", scale))
 
 
 def test_sets_by_hand() -> None:
@@ -134,7 +175,7 @@ def test_average_precision_agrees_with_scikit_learn(pairs: list[tuple[bool, int]
 def test_two_way_f1_of_numbers_agrees_with_scikit_learn() -> None:
     rng = np.random.default_rng(0)
     truth, guess = rng.integers(-3, 4, 80).astype(float), rng.normal(size=(80, 1))
-    found, nonzero = score("real", truth, guess), truth != 0
+    found, nonzero = score("real", truth, guess, 3.0), truth != 0
     assert found["f1"] == pytest.approx(f1_score(truth >= 0, guess[:, 0] >= 0, average="weighted"))
     expected = f1_score(truth[nonzero] > 0, guess[nonzero, 0] > 0, average="weighted")
     assert found["f1_nonzero"] == pytest.approx(expected)
@@ -193,7 +234,7 @@ def test_a_single_runs_interval_resamples_dialogues() -> None:
         empty, right = np.zeros(len(dialogues)), np.array([int(name[0] == "r") for name in dialogues])
         fields = dict.fromkeys(("keys", "split", "vectors", "by_prior"), empty)
         answers = Predictions(**fields, labels=right, outputs=one_hot(np.ones_like(right)), group=np.array(dialogues))
-        found = over_utterances("class", answers)["war"]
+        found = over_utterances("class", 0.0, answers)["war"]
         return found.mean, found.low, found.high
 
     assert interval("r", "w", "r", "r") == (0.75, 0.0, 1.0)  # the dialogue w alone comes in a quarter of the draws
@@ -252,7 +293,7 @@ def test_the_general_permutation_agrees_with_the_fast_one() -> None:
     labels, group = rng.integers(0, 3, 60), np.repeat(np.arange(20), 3)
     left, right = rng.integers(0, 3, (2, 60)), np.where(rng.random((2, 60)) < 0.4, labels, rng.integers(0, 3, (2, 60)))
     fast = permute_classes("uar", labels, left, right, group, 4000, 0)
-    slow = permute("class", "uar", labels, one_hot(left), one_hot(right), group, 600, 1)
+    slow = permute(lambda o: score("class", labels, o)["uar"], one_hot(left), one_hot(right), group, 600, 1)
     assert slow[0] == pytest.approx(fast[0])
     assert slow[1] == pytest.approx(fast[1], abs=0.06)
 

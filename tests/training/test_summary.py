@@ -21,11 +21,14 @@ def rows_of(table: Table) -> list[list[str]]:
 def test_scores_stand_with_spread_interval_pool_and_prior() -> None:
     metrics = {name: {**ONE, "majority": 0.25} for name in ("war", "uar", "wf1", "macro_f1")}
     metrics["uar"] |= dict.fromkeys(("std", "low", "high", "majority"))
-    shown = rows_of(scores_table("class", metrics))
+    table = scores_table(metrics, 2)
+    assert [str(column.header) for column in table.columns][2] == "95 % interval (seeds x folds)"
+    assert str(scores_table(metrics, 1).columns[2].header) == "95 % interval (seeds)"
+    shown = rows_of(table)
     assert shown[0] == ["WAR (accuracy)", "50.0 ± 4.0", "45.0 to 55.0", "60.0", "25.0"]
     assert shown[1] == ["UAR", "50.0", "–", "60.0", "–"]
     metrics = dict.fromkeys(NAMES["real"], metrics["war"])
-    assert rows_of(scores_table("real", metrics))[0] == ["MAE", "0.500 ± 0.040", "0.450 to 0.550", "0.600", "0.250"]
+    assert rows_of(scores_table(metrics, 1))[0] == ["MAE", "0.500 ± 0.040", "0.450 to 0.550", "0.600", "0.250"]
 
 
 def test_classes_stand_with_what_they_were_taken_for() -> None:

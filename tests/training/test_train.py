@@ -325,7 +325,8 @@ def test_a_metric_of_sentiment_cannot_select_on_a_scale_without_negative_numbers
 ) -> None:
     rated = [replace(u, labels={**u.labels, "valence": 3 + u.labels["valence"]}) for u in toy_utterances()]  # type: ignore[operator]
     asked = {**quick, "features": make_toy(utterances=rated), "target": "valence"}
-    with pytest.raises(MerError, match="metric 'acc2' needs numbers below and above 0; select 'valence' by mae or"):
+    told = r"metric 'acc2' says nothing on the scale of 'valence'; select it by mae, ccc, pearson$"
+    with pytest.raises(MerError, match=told):
         prepare(build_options({**asked, "train.select": "acc2"}))
     assert prepare(build_options({**asked, "train.select": "pearson"})).label.kind == "real"
 
