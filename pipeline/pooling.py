@@ -12,13 +12,17 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import Tensor
 
 from mer.cache import FeatureBlock
 
 Rows = npt.NDArray[np.int64]
 
 CHUNK_BYTES = 64 << 20
-"""Size of the pieces in which features are read, examined and averaged."""
+"""Size of the pieces in which features are read and examined."""
+MEANS_AT_ONCE = 256
+"""So few that what is added up stays in the processor's cache."""
 
 
 @dataclass(frozen=True)
@@ -60,18 +64,19 @@ def pool_steps(block: FeatureBlock, lengths: Rows, most: int, window: int) -> Ra
     Ragged
         Values in float32.
     """
-    made = kept_steps(lengths, most, window)
+    made, kept = kept_steps(lengths, most, window), kept_steps(lengths, most, 1)
     ends = np.cumsum(made)
     total = int(ends[-1]) if len(ends) else 0
-    values = np.zeros((total, block.values.shape[1]), dtype=np.float32)
-    valid = np.zeros(total, dtype=np.bool_)
-    kept = kept_steps(lengths, most, 1)
-    for rows in pieces(np.arange(len(kept)), kept * 4 * block.values.shape[1]):
-        if not kept[rows].any():
-            continue
-        place = slice(int(ends[rows[0]] - made[rows[0]]), int(ends[rows[-1]]))
-        values[place], valid[place] = _means(block, lengths, rows, most, window)
-    return Ragged(values, valid, ends - made, made)
+    owner = np.repeat(np.arange(len(made)), made)
+    first = (np.arange(total) - np.repeat(ends - made, made)) * window
+    start = np.asarray(block.offsets[:-1], dtype=np.int64)
+    stored, usable = as_tensor(block.values), np.asarray(block.valid, dtype=np.bool_)
+    values, valid = torch.zeros(total, block.values.shape[1]), np.zeros(total, dtype=np.bool_)
+    for at in range(0, total, MEANS_AT_ONCE):
+        place, mine = slice(at, at + MEANS_AT_ONCE), owner[at : at + MEANS_AT_ONCE]
+        steps = (first[place], start[mine], lengths[mine], kept[mine])
+        valid[place] = _add_means(values[place], stored, usable, *steps, window)
+    return Ragged(values.numpy(), valid, ends - made, made)
 
 
 def pieces(rows: Rows, cost_bytes: Rows) -> Iterator[Rows]:
@@ -80,18 +85,28 @@ def pieces(rows: Rows, cost_bytes: Rows) -> Iterator[Rows]:
     yield from np.split(rows, np.flatnonzero(np.diff(piece)) + 1) if len(rows) else []
 
 
-def _means(
-    block: FeatureBlock, lengths: Rows, rows: Rows, most: int, window: int
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
-    kept = kept_steps(lengths[rows], most, 1)
-    step = np.arange(kept.sum()) - np.repeat(np.cumsum(kept) - kept, kept)
-    owner = np.repeat(rows, kept)
-    index = np.asarray(block.offsets)[owner] + step * lengths[owner] // np.repeat(kept, kept)
-    there = np.asarray(block.valid, dtype=np.bool_)[index]
-    steps = block.values[index].astype(np.float32)
-    steps[~there] = 0.0
-    first = np.flatnonzero(step % window == 0)
-    count = np.add.reduceat(there.astype(np.int64), first)
-    sums = np.add.reduceat(steps, first, axis=0)
-    sums /= np.maximum(count, 1)[:, None]
-    return sums, count > 0
+def _add_means(
+    into: Tensor,
+    stored: Tensor,
+    usable: npt.NDArray[np.bool_],
+    first: Rows,
+    start: Rows,
+    length: Rows,
+    kept: Rows,
+    window: int,
+) -> npt.NDArray[np.bool_]:
+    """Add means of shape (m, D) into zeros, each of the steps from `first` on; return which have a usable step."""
+    count = np.zeros(len(first), dtype=np.int64)
+    for step in range(min(window, int((kept - first).max()))):
+        index = start + np.minimum(first + step, kept - 1) * length // kept
+        there = (first + step < kept) & usable[index]
+        part = stored.index_select(0, torch.from_numpy(index))
+        into += part if there.all() else torch.where(torch.from_numpy(there)[:, None], part, 0)
+        count += there
+    into /= torch.from_numpy(np.maximum(count, 1))[:, None]
+    return count > 0
+
+
+def as_tensor(values: npt.NDArray[Any]) -> Tensor:
+    """Share an array with a tensor; a read-only array is copied, since tensors have no such notion."""
+    return torch.from_numpy(values if values.flags.writeable else values.copy())

@@ -15,6 +15,7 @@ from mer.stages.registry import suggest
 
 from .arena import Arena, Member
 from .batches import epoch_shape
+from .host_memory import keep_freed_batches
 from .metrics import labelled, metric_names, scale_of, selection_metric
 from .model import Blueprint
 from .options import MODALITIES, resolve_device
@@ -231,6 +232,8 @@ def make_arena(prepared: Prepared) -> Arena:
     """Statistics, priors and batch shape that all members share."""
     options, label, source = prepared.options, prepared.label, prepared.source
     recipe = options.recipe
+    if prepared.device.type == "cpu":
+        keep_freed_batches()
     trains = [next(m.train for m in prepared.members if m.fold == f) for f in range(len(prepared.splits.folds))]
     normalisers: dict[str, Sequence[Normaliser | None]] = (
         dict(source.statistics(trains)) if recipe.normalise else {m: [None] * len(trains) for m in source.sets}

@@ -18,9 +18,11 @@ from torch import Tensor
 from mer.cache import FeatureBlock, FeatureStore, MerError
 from mer.stages.heads.base import Batch
 
-from .pooling import Ragged, Rows, kept_steps, pieces, pool_steps
+from .pooling import Ragged, Rows, as_tensor, kept_steps, pieces, pool_steps
 
 SMALLEST_STD = 1e-6
+SUMMED_AT_ONCE = 1024
+"""Steps; so few that their sums run in the processor's cache."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ class Flat:
         values, valid = steps.values, steps.valid
         if not len(values):  # a gather needs one row to point its masked positions at
             values, valid = np.zeros((1, values.shape[1]), dtype=values.dtype), np.zeros(1, dtype=np.bool_)
-        parts = (_tensor(values), _tensor(valid), torch.from_numpy(steps.starts), torch.from_numpy(steps.lengths))
+        parts = (as_tensor(values), as_tensor(valid), torch.from_numpy(steps.starts), torch.from_numpy(steps.lengths))
         return cls(*(part.to(device) for part in parts))
 
     def gather(self, local: Tensor, steps: int, normaliser: Normaliser | None) -> tuple[Tensor, Tensor]:
@@ -223,7 +225,7 @@ class Source:
     def statistics(self, folds: Sequence[Rows]) -> dict[str, list[Normaliser]]:
         """Mean and scale per modality and fold over the valid steps of the given training rows.
 
-        Sums run over pieces in float64 around a provisional centre, so neither size nor offset costs accuracy.
+        Sums run in float64 around a provisional centre, so neither size nor offset costs accuracy.
         """
         return {m: self._fold_statistics(m, folds) for m in self.sets}
 
@@ -232,33 +234,30 @@ class Source:
         for fold, rows in enumerate(folds):
             chosen[fold, rows] = 1.0
         chosen *= self.present[modality]
-        count = np.zeros(len(folds))
-        first = np.zeros((len(folds), self.dims[modality]))
-        second = np.zeros_like(first)
-        centre: npt.NDArray[np.float64] | None = None
-        used = np.flatnonzero(chosen.any(axis=0))
-        for rows, block in self._pieces(modality, used):
-            lengths = np.diff(block.offsets)
+        count = torch.zeros(len(folds), 1, dtype=torch.float64)
+        first, second = torch.zeros(2, len(folds), self.dims[modality], dtype=torch.float64)
+        centre: Tensor | None = None
+        for rows, block in self._pieces(modality, np.flatnonzero(chosen.any(axis=0))):
             valid = np.asarray(block.valid, dtype=np.bool_)
-            owner = np.repeat(np.arange(len(rows)), lengths)[valid]
-            values = np.asarray(block.values)[valid].astype(np.float64)
+            weights = torch.from_numpy(chosen[:, np.repeat(rows, np.diff(block.offsets))] * valid)
+            values = as_tensor(block.values)
             if centre is None:
-                centre = values.mean(axis=0)
-            values -= centre
-            starts = np.flatnonzero(np.diff(owner, prepend=-1))
-            weights = chosen[:, rows[owner[starts]]]
-            count += weights @ np.diff(starts, append=len(owner))
-            first += weights @ np.add.reduceat(values, starts, axis=0)
-            second += weights @ np.add.reduceat(values * values, starts, axis=0)
+                centre = values[int(valid.argmax())].double()
+            for at in range(0, len(values), SUMMED_AT_ONCE):
+                weight, deviation = weights[:, at : at + SUMMED_AT_ONCE], values[at : at + SUMMED_AT_ONCE].double()
+                deviation -= centre
+                count += weight.sum(1, keepdim=True)
+                first += weight @ deviation
+                second += weight @ deviation.square_()
         return [self._normaliser(modality, centre, *sums) for sums in zip(count, first, second, strict=True)]
 
     def _normaliser(
         self,
         modality: str,
-        centre: npt.NDArray[np.float64] | None,
-        count: float,
-        first: npt.NDArray[np.float64],
-        second: npt.NDArray[np.float64],
+        centre: Tensor | None,
+        count: Tensor,
+        first: Tensor,
+        second: Tensor,
     ) -> Normaliser:
         if centre is None or not count:
             raise MerError(
@@ -266,11 +265,9 @@ class Source:
                 "another --protocol"
             )
         shift = first / count
-        std = np.sqrt(np.maximum(second / count - shift**2, 0.0))
-        scale = np.where(std > SMALLEST_STD, 1.0 / np.maximum(std, SMALLEST_STD), 1.0)
-        return Normaliser(
-            torch.from_numpy((centre + shift).astype(np.float32)), torch.from_numpy(scale.astype(np.float32))
-        )
+        std = (second / count - shift**2).clamp(min=0.0).sqrt()
+        scale = torch.where(std > SMALLEST_STD, 1.0 / std.clamp(min=SMALLEST_STD), 1.0)
+        return Normaliser((centre + shift).float(), scale.float())
 
     def window(self, device: torch.device, rows: Rows | None = None) -> Window:
         """Bring the values of some rows, or of all, onto the device.
@@ -372,8 +369,3 @@ def _any_per_row(flags: npt.NDArray[np.bool_], offsets: npt.NDArray[Any]) -> npt
     """Whether any step of each utterance is flagged; shape (n,)."""
     sums = np.concatenate([[0], np.cumsum(flags)])
     return np.asarray(sums[offsets[1:]] > sums[offsets[:-1]])
-
-
-def _tensor(values: npt.NDArray[Any]) -> Tensor:
-    """Share an array with a tensor; a read-only array is copied, since tensors have no such notion."""
-    return torch.from_numpy(values if values.flags.writeable else values.copy())
