@@ -58,8 +58,11 @@ def bench_epoch(options: TrainOptions, scratch: Path, repeat: int, workers: int 
     arena = make_arena(prepared)
     trainer = trainer_of(prepared, arena, 1)
     kept = _assembled(trainer)
+    pickled = _write_pickle(scratch / f"{options.head}.pkl", prepared)
+    items = _Pickled(pickled)
+    pickled.unlink()
     loader = torch.utils.data.DataLoader(
-        _Pickled(_write_pickle(scratch / f"{options.head}.pkl", prepared)),
+        items,
         batch_size=arena.shape.size, shuffle=True, collate_fn=collate, num_workers=workers, drop_last=True,
     )  # fmt: skip
     seconds = best_of(
