@@ -6,7 +6,8 @@ The features are random, the sizes IEMOCAP's: 5,531 utterances with the duration
 frames a second, 1024 wide) and RoBERTa-large (1024 wide; 3.3 tokens a second is an assumption, the list has no words).
 
     a  mer         one epoch of the training engine: gather, normalise, forward, backward, clip, AdamW
-    b  usual loop  features from a pickle, DataLoader, shuffle, pad in collate_fn, the same head and optimiser
+    b  usual loop  features from a pickle, DataLoader, shuffle, pad in collate_fn, the same head and optimiser; on a
+                   CPU, memory as the C library hands it out by itself
     c  bare        forward and backward alone, over the same batches, assembled on the device beforehand
     d  25 runs     one epoch of 5 folds x 5 seeds, side by side or one after the other, against one run's epoch
 """

@@ -1,7 +1,8 @@
 """What an epoch of training costs: the engine beside the bare arithmetic and beside the usual loop.
 
 a  mer         gather, normalise, forward, backward, clip, AdamW
-b  usual loop  features from a pickle, DataLoader, shuffle, pad in collate_fn, the same head and optimiser
+b  usual loop  features from a pickle, DataLoader, shuffle, pad in collate_fn, the same head and optimiser; on a CPU,
+               memory as the C library hands it out by itself
 c  bare        forward and backward alone, over the same batches, assembled on the device beforehand
 """
 
@@ -25,6 +26,7 @@ from mer.stages.heads.layers import masked_mean
 from .arena import Arena
 from .bench_cache import Sides
 from .engine import Finished, Trainer
+from .host_memory import keep_freed_batches
 from .live import Silent
 from .model import parts_of
 from .prepare import Prepared, make_arena, prepare
@@ -184,6 +186,7 @@ def _averaged(padded: Tensor, mask: Tensor, window: int) -> tuple[Tensor, Tensor
 def _usual_loop(trainer: Trainer, loader: Any) -> None:
     """One epoch as most repositories have it: the same model and optimiser, data from a loader."""
     device = trainer.arena.device
+    keep_freed_batches(False)
     normalisers = {m: n for m, n in trainer.gatherer.normalisers.items() if n is not None}
     pooling = trainer.arena.source.pooling
     for values, masks, labels in loader:
@@ -201,4 +204,6 @@ def _usual_loop(trainer: Trainer, loader: Any) -> None:
         total = _backward(trainer, (on_device, masks, present, labels.to(device)))
         trainer.team.clip(1.0)
         trainer.optimiser.step(1.0)
+    if device.type == "cpu":
+        keep_freed_batches()
         total.item()  # the usual running loss
