@@ -40,7 +40,10 @@ th, td { padding: 6px 10px 6px 0; border-bottom: 1px solid var(--line); vertical
 tbody tr:last-child > * { border-bottom: 0 }
 th[scope=row] { white-space: nowrap; padding-right: 22px }
 td { font-variant-numeric: tabular-nums; overflow-wrap: break-word }
-table.numbers :is(th, td):not(:first-child) { text-align: right; overflow-wrap: normal; white-space: nowrap }
+table.numbers :is(th, td):first-child { min-width: 9em }
+table.numbers th { vertical-align: bottom }
+table.numbers :is(th, td):not(:first-child) { text-align: right; overflow-wrap: normal }
+table.numbers td:not(:first-child) { white-space: nowrap }
 td.name { white-space: nowrap; padding-right: 18px }
 td b.best { color: var(--accent) }
 .confusion { table-layout: fixed; min-width: 320px; border-spacing: 2px; border-collapse: separate }
