@@ -87,6 +87,8 @@ class Decoded:
     sound_fate: FateOf = OK
     face_fate: FateOf = OK
     duration_seconds: float = 0.0
+    own_seconds: dict[str, float] = field(default_factory=dict)
+    """Modality to the length of its own stream, which does not depend on what else is read."""
     media_notes: tuple[str, ...] = ()
     """What was odd about the files, such as packets that were left out."""
     seconds: dict[str, float] = field(default_factory=dict)
@@ -103,6 +105,7 @@ def decode(job: Job, media: set[str], tools: Tools) -> Decoded:
     decoded = Decoded()
     kept = _kept_crops(job, tools) if "face" in media else None
     if kept is not None:
+        decoded.own_seconds["face"] = kept.note.get("duration_seconds", 0.0)
         _take_crops(kept, "", decoded)
         media = media - {"face"}
     if not media:
@@ -173,6 +176,7 @@ def _take_sound(read: Media | None, fate: FateOf, decoded: Decoded) -> None:
         decoded.sound_fate = fate
         return
     decoded.waveform = read.waveform
+    decoded.own_seconds["audio"] = 0.0 if read.waveform is None else len(read.waveform) / SAMPLE_RATE_HZ
     decoded.duration_seconds = read.duration_seconds
     decoded.media_notes += read.notes
     if read.waveform is None:
@@ -186,7 +190,9 @@ def _take_picture(read: Media | None, fate: FateOf, decoded: Decoded, watch: _Wa
         decoded.face_fate = fate
         return
     decoded.duration_seconds = decoded.duration_seconds or read.duration_seconds
+    decoded.own_seconds["face"] = read.picture_seconds
     crops = watch.finish(decoded.waveform)
+    crops = replace(crops, note={**crops.note, "duration_seconds": round(read.picture_seconds, 3)})
     if not read.picture_problem:  # a clip whose picture cannot be read is looked at again next time
         watch.kept = crops
     _take_crops(crops, read.picture_problem, decoded)

@@ -251,8 +251,8 @@ def index_set(
     """Collect the fates of a feature set from its shards, one entry per utterance of the table.
 
     `wanted` gives the key and the source digest of every utterance; a shard row made from other sources (an older
-    transcript, another file) does not answer. Nor does a shard that cannot be read: its utterances are pending. Clip
-    lengths that were noted on the way are filled into `durations_seconds`.
+    transcript, another file) does not answer. Nor does a shard that cannot be read: its utterances are pending. Noted
+    lengths of streams are filled into `durations_seconds`, the longest of each clip.
     """
     known = KnownShards()
     for name in shards:
@@ -276,8 +276,8 @@ def index_set(
         columns["checksums"][position] = index.checksums[row]
         columns["coverage"][position] = index.coverage[row]
         if index.notes[row]:
-            noted = json.loads(index.notes[row]).get("duration_seconds")
-            durations_seconds[position] = noted if noted is not None else durations_seconds[position]
+            noted = json.loads(index.notes[row]).get("duration_seconds", np.nan)
+            durations_seconds[position] = np.fmax(durations_seconds[position], noted)
     without = {key for (key, _), fate in zip(wanted, columns["fates"], strict=True) if fate != Fate.OK}
     kept = [*used, *(number for number in known.with_features_of(without) if number not in used)]
     return SetIndex(spec=spec, shards=[known.infos[shard] for shard in kept], **columns)

@@ -118,8 +118,8 @@ class _Clips:
         """Make the row of one set; the last one finishes the utterance."""
         job, decoded = self._jobs[position], self._decoded[position]
         note: dict[str, Any] = {}
-        if decoded.duration_seconds:
-            note["duration_seconds"] = round(decoded.duration_seconds, 3)
+        if seconds := decoded.own_seconds.get(made.modality):
+            note["duration_seconds"] = round(seconds, 3)
         if decoded.media_notes and made.modality != "text":
             note["media"] = list(decoded.media_notes)
         if sequence is not None:

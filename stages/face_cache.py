@@ -16,7 +16,7 @@ from mer.cache import atomic_write, canonical_json
 
 from .protocols import FaceCrops
 
-FORMAT = 1
+FORMAT = 2
 log = logging.getLogger("mer.faces")
 
 PNG_EFFORT = 1

@@ -103,6 +103,7 @@ class Media:
     sound_problem: str
     duration_seconds: float
     """Length of what was read: the longer of sound and picture."""
+    picture_seconds: float = 0.0
     frames: Sequence[tuple[float, Picture]] = ()
     """The sampled frames when no sink was given; empty otherwise."""
     picture_problem: str = ""
@@ -172,6 +173,22 @@ def _collect(frames: list[tuple[float, Picture]]) -> FrameSink:
 # --- opening ------------------------------------------------------------------------------------------------------
 
 
+def open_container(path: Path) -> Any:
+    """Open a file by PyAV, in the formats that corpora come in; it may name no other file or address.
+
+    Raises
+    ------
+    av.FFmpegError, OSError, ValueError
+        Whatever PyAV makes of a file that is no media.
+    """
+    import av
+
+    options = {"protocol_whitelist": "file", "format_whitelist": FORMATS}
+    # PyAV before 19 refuses a file for a tag that is no UTF-8 unless told not to; later ones know no such setting.
+    lenient: dict[str, Any] = {"metadata_errors": "ignore"} if int(av.__version__.partition(".")[0]) < 19 else {}
+    return av.open(f"file:{path}", container_options=options, **lenient)
+
+
 @contextmanager
 def _open(path: Path) -> Iterator[Any]:
     import av
@@ -181,8 +198,7 @@ def _open(path: Path) -> Iterator[Any]:
             raise MediaError(f"clip {path} {'is not a file' if path.exists() else 'does not exist'}")
         if path.stat().st_size == 0:
             raise MediaError(f"clip {path} is empty (0 bytes); copy or download it again")
-        options = {"protocol_whitelist": "file", "format_whitelist": FORMATS}
-        container = av.open(f"file:{path}", metadata_errors="ignore", container_options=options)
+        container = open_container(path)
     except (av.FFmpegError, OSError, ValueError) as error:
         raise MediaError(
             f"clip {path} is not readable as media ({_why(error)}); is it truncated, or no media file?"
@@ -339,7 +355,8 @@ class _Reading:
         if not self.readers():
             seconds = max(min(clip.header_seconds, request.stop) - request.start, 0.0)
         self._note_oddities(clip, request, seconds)
-        return Media(waveform, sound_problem, seconds, frames, self._picture_problem(request), tuple(self.notes))
+        picture_problem = self._picture_problem(request)
+        return Media(waveform, sound_problem, seconds, picture_seconds, frames, picture_problem, tuple(self.notes))
 
     def _waveform(self, request: MediaRequest) -> tuple[Waveform | None, str]:
         if not request.sound:

@@ -199,7 +199,7 @@ def probe(path: Path, decode: bool = False) -> Clip:
     """Read the header and the first frame of each stream, or with `decode` the whole sound."""
     import av
 
-    from ..media import FORMATS, MediaError, MediaRequest, read_media
+    from ..media import MediaError, MediaRequest, open_container, read_media
 
     if path.stat().st_size == 0:
         return Clip(0.0, "empty (0 bytes)")
@@ -208,8 +208,7 @@ def probe(path: Path, decode: bool = False) -> Clip:
             media = read_media(path, MediaRequest(sound=True))
             if media.waveform is not None:
                 return Clip(media.duration_seconds)
-        options = {"protocol_whitelist": "file", "format_whitelist": FORMATS}
-        with av.open(f"file:{path}", metadata_errors="ignore", container_options=options) as container:
+        with open_container(path) as container:
             for stream in (*container.streams.audio[:1], *container.streams.video[:1]):
                 next(container.decode(stream))
                 container.seek(0)

@@ -159,8 +159,10 @@ def test_another_text_encoder_touches_text_only(options: Extract) -> None:
     np.testing.assert_array_equal(store.read(store.pick("text"), "u0").values[:, -width:], plain.values)
 
 
-def test_a_damaged_shard_is_made_again_with_the_same_bytes(options: Extract) -> None:
+def test_a_damaged_shard_is_made_again_with_the_same_bytes(options: Extract, clips: Path) -> None:
+    write_clip(clips / "clip2.mp4", seconds=1.0, sound_seconds=0.7)  # what is noted of the sound is the sound's own
     first = extract(options(), HERE)
+    assert FeatureStore.open(first.catalogue).utterances.duration_seconds[2] == pytest.approx(1.0, abs=0.05)
     before = shards(first.catalogue)
     folder = first.catalogue.with_name("mine.shards")
     victim = sorted(folder.rglob("*.h5"))[0]

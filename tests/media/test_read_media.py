@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
+import av
 import librosa
 import numpy as np
 import pytest
@@ -199,3 +200,20 @@ def test_mono_tone_keeps_its_samples_at_16_khz(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "clip.wav", samples, 16_000, "FLOAT")
     waveform = read_media(tmp_path / "clip.wav", SOUND_ONLY).waveform
     np.testing.assert_array_equal(waveform, samples)
+
+
+def test_a_tag_in_another_encoding_is_no_obstacle(tmp_path: Path) -> None:
+    path = tmp_path / "clip.mkv"
+    with av.open(str(path), "w") as out:
+        out.metadata["title"] = "M\u00fcller"
+        stream = out.add_stream("pcm_s16le", rate=16_000, layout="mono")
+        frame = av.AudioFrame.from_ndarray(np.full((1, 1600), 1000, np.int16), format="s16", layout="mono")
+        frame.sample_rate = 16_000
+        out.mux(stream.encode(frame))
+        out.mux(stream.encode(None))
+    utf8, latin1 = "M\u00fcller".encode(), "M\u00fcxller".encode("latin-1")
+    assert utf8 in path.read_bytes()
+    path.write_bytes(path.read_bytes().replace(utf8, latin1))
+    media = read_media(path, MediaRequest(frames_fps=5))
+    assert media.waveform is not None
+    assert len(media.waveform) == 1600
