@@ -93,6 +93,8 @@ class DrkfConfig(SequenceConfig):
     """Attention heads (released: 8)."""
     expand: int = 2
     """Feed-forward width over `dim` (released: 4)."""
+    readout: str = "cls"
+    """What the fusion encoder hands on: the state at `cls` as released, or the `mean` of its states (corrected)."""
     blocks: int = 5
     """Steps of the residual augmentation cascade."""
     ed: float = 0.2
@@ -117,6 +119,7 @@ class DrkfConfig(SequenceConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         one_of("variant", self.variant, ("corrected", "faithful"))
+        one_of("readout", self.readout, ("cls", "mean"))
         one_of("kl_target", self.kl_target, ("raw", "label"))
         positive(self, "fusion_layers", "expand", "blocks", "ed_rounds", "ed_limit")
         not_negative(self, "adapter_layers", "ed", "intra", "cross", "mse", "kl", "unimodal")

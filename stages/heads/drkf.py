@@ -58,7 +58,8 @@ class ResidualCascade(nn.Module):
 class FusionEncoder(nn.Module):
     """Self-attention over `CLS, steps of m1, SEP, steps of m2, SEP, ...`; the state at CLS is the fused vector.
 
-    Corrected: learned CLS and SEP, modality embeddings, positions restarting per modality, key masks, pre-norm.
+    Corrected: learned CLS and SEP, modality embeddings, positions restarting per modality, key masks, pre-norm; with
+    `readout="mean"` neither CLS nor SEP, and the mean of the steps' states is the fused vector.
     Faithful: zero CLS and SEP, one running learned position, no modality embedding, no masks, post-norm, in the
     released `order` of modalities.
     """
@@ -68,6 +69,7 @@ class FusionEncoder(nn.Module):
         dim = config.dim
         self.order = order
         self.faithful = config.variant == "faithful"
+        self.marked = config.readout == "cls"
         self.transformer = Transformer(
             config.fusion_layers, dim, config.heads, expand=config.expand, dropout=config.dropout,
             pre_norm=not self.faithful,
@@ -76,8 +78,9 @@ class FusionEncoder(nn.Module):
             self.positions = nn.Parameter(0.02 * torch.randn(MAX_POSITIONS, dim))
             self.norm = nn.LayerNorm(dim)
             return
-        self.cls = nn.Parameter(0.02 * torch.randn(dim))
-        self.sep = nn.Parameter(0.02 * torch.randn(dim))
+        if self.marked:
+            self.cls = nn.Parameter(0.02 * torch.randn(dim))
+            self.sep = nn.Parameter(0.02 * torch.randn(dim))
         self.kind = nn.Parameter(0.1 * torch.randn(len(order), dim))
         self.gain = nn.Parameter(torch.tensor(0.1))
 
@@ -85,14 +88,23 @@ class FusionEncoder(nn.Module):
         """Fuse M sequences (B, T_m, dim) with masks (B, T_m) and presence (B, M) into (B, dim)."""
         if self.faithful:
             return self._released(steps)
+        placed = [
+            x + kind + self.gain * sinusoids(x.shape[-2], x.shape[-1], x)
+            for x, kind in zip(steps, self.kind, strict=True)
+        ]
+        masks = [mask & present[:, index : index + 1] for index, mask in enumerate(valid)]
+        if self.marked:
+            return self._at_cls(placed, masks, present)
+        allowed = torch.cat(masks, -1)
+        return masked_mean(self.transformer(torch.cat(placed, -2), allowed), allowed)
+
+    def _at_cls(self, steps: Sequence[Tensor], masks: Sequence[Tensor], present: Tensor) -> Tensor:
         size = present.shape[0]
-        pieces, masks = [self.cls.expand(size, 1, -1)], [torch.ones_like(present[:, :1])]
-        for index, (x, mask) in enumerate(zip(steps, valid, strict=True)):
-            here = present[:, index : index + 1]
-            pieces.append(x + self.kind[index] + self.gain * sinusoids(x.shape[-2], x.shape[-1], x))
-            pieces.append((self.sep + self.kind[index]).expand(size, 1, -1))
-            masks += [mask & here, here]
-        return self.transformer(torch.cat(pieces, -2), torch.cat(masks, -1), readout=1).squeeze(-2)  # type: ignore[no-any-return]
+        pieces, allowed = [self.cls.expand(size, 1, -1)], [torch.ones_like(present[:, :1])]
+        for index, (x, mask) in enumerate(zip(steps, masks, strict=True)):
+            pieces += [x, (self.sep + self.kind[index]).expand(size, 1, -1)]
+            allowed += [mask, present[:, index : index + 1]]
+        return self.transformer(torch.cat(pieces, -2), torch.cat(allowed, -1), readout=1).squeeze(-2)  # type: ignore[no-any-return]
 
     def _released(self, steps: Sequence[Tensor]) -> Tensor:
         mark = torch.zeros_like(steps[0][:, :1])

@@ -22,6 +22,11 @@ class TestDrkf(HeadTests):
     settings = SHALLOW
 
 
+class TestDrkfAveraged(HeadTests):
+    head = DrkfHead
+    settings: ClassVar[dict[str, Any]] = {**SHALLOW, "readout": "mean"}
+
+
 class TestDrkfFaithful(HeadTests):
     """The released script attends to padding, and trains one unimodal classifier only."""
 

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from mer.cache import MerError
 from mer.stages.heads.configs import DrkfConfig
 from mer.stages.heads.drkf import DrkfHead, ResidualCascade
+from mer.stages.heads.layers import sinusoids
 from mer.stages.heads.losses import info_nce, nt_xent, pseudo_kl
 from mer.stages.heads.pairs import all_origins, pair_targets, sample_origins
 from mer.stages.heads.testing import make_batch, make_inputs
@@ -197,6 +198,34 @@ def test_the_released_variant_starts_from_sound() -> None:
     torch.testing.assert_close(fused.vector, head.fusion.transformer(sequence, None)[:, 0], atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("readout", ["mean", "cls"])
+def test_the_fused_vector_is_read_out_as_told(readout: str) -> None:
+    """One utterance after the other, without masks: what is absent or padding is left out of the sequence."""
+    torch.manual_seed(0)
+    inputs = make_inputs(3)
+    head = DrkfHead(inputs, DrkfConfig(dim=32, readout=readout)).eval()
+    fusion, batch = head.fusion, make_batch(inputs)
+    fused = head.fuse(batch)
+    steps, valid, present = (fused.parts[part] for part in ("steps", "valid", "present"))
+    assert not present.all()
+    for row in range(batch.size):
+        here = [i for i in range(3) if present[row, i]]
+        placed = [
+            (steps[i][row] + fusion.kind[i] + fusion.gain * sinusoids(steps[i].shape[1], 32, steps[i]))[valid[i][row]]
+            for i in here
+        ]
+        if not here:
+            continue
+        if readout == "cls":
+            pieces = [fusion.cls[None]]
+            for i, x in zip(here, placed, strict=True):
+                pieces += [x, (fusion.sep + fusion.kind[i])[None]]
+            wanted = fusion.transformer(torch.cat(pieces)[None], None)[0, 0]
+        else:
+            wanted = fusion.transformer(torch.cat(placed)[None], None)[0].mean(0)
+        torch.testing.assert_close(fused.vector[row], wanted, atol=1e-5, rtol=1e-4)
+
+
 def test_reconstruction_leaves_the_corrected_encoder_alone() -> None:
     inputs = make_inputs(2)
     batch = make_batch(inputs, 16, missing=False)
@@ -213,6 +242,8 @@ def test_reconstruction_leaves_the_corrected_encoder_alone() -> None:
 def test_wrong_settings_are_told() -> None:
     with pytest.raises(MerError, match=r"head\.variant is 'exact'; choose one of corrected, faithful"):
         DrkfConfig(variant="exact")
+    with pytest.raises(MerError, match=r"head\.readout is 'last'; choose one of cls, mean"):
+        DrkfConfig(readout="last")
     with pytest.raises(MerError, match=r"head\.dim is 130, which 4 attention heads do not divide"):
         DrkfConfig(dim=130)
     with pytest.raises(MerError, match=r"head\.dropout is 1\.5"):
