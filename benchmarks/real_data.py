@@ -44,7 +44,7 @@ from mer.stages.utterance import Utterance
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 SHOWN = {
-    "mosi": ("war", "wf1"), "mosi-unfitted": ("war", "wf1"), "mosi intensity": ("acc2", "mae", "pearson", "acc7"),
+    "mosi": ("war", "wf1"), "mosi intensity": ("acc2", "mae", "pearson", "acc7"),
     "ravdess": ("uar", "war", "macro_f1"), "meld": ("wf1", "war", "uar"),
 }  # fmt: skip
 
@@ -193,7 +193,9 @@ def main() -> None:
     if not cache.is_file():
         cache.parent.mkdir(parents=True, exist_ok=True)
         MAKERS[arguments.data_set](cache, arguments.data, arguments.text_encoder)
-    metrics = SHOWN[f"{arguments.data_set} {arguments.target}".removesuffix(" sentiment").strip()]
+    metrics = SHOWN[
+        f"{arguments.data_set.removesuffix('-unfitted')} {arguments.target}".removesuffix(" sentiment").strip()
+    ]
     ranked = [">auc"] if metrics == SHOWN["mosi"] else []
     made = table(arguments.data_set, "run", "modalities", *(f">{name}" for name in metrics), *ranked, ">parameters")
     for label, given, config in jobs(arguments):

@@ -186,7 +186,8 @@ def _averaged(padded: Tensor, mask: Tensor, window: int) -> tuple[Tensor, Tensor
 def _usual_loop(trainer: Trainer, loader: Any) -> None:
     """One epoch as most repositories have it: the same model and optimiser, data from a loader."""
     device = trainer.arena.device
-    keep_freed_batches(False)
+    if device.type == "cpu":
+        keep_freed_batches(False)
     normalisers = {m: n for m, n in trainer.gatherer.normalisers.items() if n is not None}
     pooling = trainer.arena.source.pooling
     for values, masks, labels in loader:
@@ -204,6 +205,6 @@ def _usual_loop(trainer: Trainer, loader: Any) -> None:
         total = _backward(trainer, (on_device, masks, present, labels.to(device)))
         trainer.team.clip(1.0)
         trainer.optimiser.step(1.0)
+        total.item()  # the usual running loss
     if device.type == "cpu":
         keep_freed_batches()
-        total.item()  # the usual running loss

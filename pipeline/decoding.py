@@ -105,7 +105,6 @@ def decode(job: Job, media: set[str], tools: Tools) -> Decoded:
     decoded = Decoded()
     kept = _kept_crops(job, tools) if "face" in media else None
     if kept is not None:
-        decoded.own_seconds["face"] = kept.note.get("duration_seconds", 0.0)
         _take_crops(kept, "", decoded)
         media = media - {"face"}
     if not media:
@@ -190,7 +189,6 @@ def _take_picture(read: Media | None, fate: FateOf, decoded: Decoded, watch: _Wa
         decoded.face_fate = fate
         return
     decoded.duration_seconds = decoded.duration_seconds or read.duration_seconds
-    decoded.own_seconds["face"] = read.picture_seconds
     crops = watch.finish(decoded.waveform)
     crops = replace(crops, note={**crops.note, "duration_seconds": round(read.picture_seconds, 3)})
     if not read.picture_problem:  # a clip whose picture cannot be read is looked at again next time
@@ -199,6 +197,7 @@ def _take_picture(read: Media | None, fate: FateOf, decoded: Decoded, watch: _Wa
 
 
 def _take_crops(crops: FaceCrops, problem: str, decoded: Decoded) -> None:
+    decoded.own_seconds["face"] = crops.note["duration_seconds"]
     if crops.valid.any():
         decoded.faces = crops
     elif problem:
