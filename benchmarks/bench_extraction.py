@@ -21,9 +21,10 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from mer.pipeline.bench import bench_modality
 from mer.pipeline.commands.bench import print_rates
-from mer.pipeline.options import ExtractOptions, resolve_device
+from mer.pipeline.extraction.options import ExtractOptions
+from mer.pipeline.rates.extraction import bench_modality
+from mer.stages.device import resolve_device
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 def make_corpus(root: Path, clips: int) -> None:
     """Write a folder corpus whose clips are the demo corpus' mp4 files, each copied so that every file differs."""
-    from mer.stages.corpora.demo import DemoCorpus
+    from mer.stages.corpora.demo.corpus import DemoCorpus
 
     demo = DemoCorpus(clips=32)
     source = [utterance for utterance in demo.utterances() if utterance.media]
@@ -41,9 +41,9 @@ def measure(root: Path, out: Path) -> float:
 
 def child(root: Path, out: Path) -> None:
     """Extract and print the peak memory of this process."""
-    from mer.pipeline.extract import extract
-    from mer.pipeline.options import Execution, ExtractOptions
-    from mer.pipeline.presets import chosen_encoders
+    from mer.pipeline.extraction.options import Execution, ExtractOptions
+    from mer.pipeline.extraction.presets import chosen_encoders
+    from mer.pipeline.extraction.run import extract
 
     encoders = chosen_encoders("demo")
     extract(ExtractOptions("folder", root=root, out=out, encoders=encoders), Execution(device="cpu"))

@@ -21,10 +21,10 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from mer.pipeline.console import progress_bar, results, table
-from mer.stages.corpora.demo_media import Picture, Sound, write_media
-from mer.stages.faces import LoadedFinder, resolve_finder
-from mer.stages.media import MediaRequest, read_media
+from mer.pipeline.terminal.console import progress_bar, results, table
+from mer.stages.corpora.demo.media import Picture, Sound, write_media
+from mer.stages.faces.finder import LoadedFinder, resolve_finder
+from mer.stages.media.reader import MediaRequest, read_media
 
 HEIGHT = 288
 FPS = 25

@@ -37,7 +37,7 @@ from mer.cache import (
     write_catalogue,
     write_shard,
 )
-from mer.pipeline.bench_cache import medians, read_bytes
+from mer.pipeline.rates.cache import medians, read_bytes
 
 DIM = 768
 MEAN_STEPS = 118

@@ -26,12 +26,12 @@ sys.path.insert(0, str(Path(__file__).parent))
 from caches import write_cache
 
 from mer.cache import FeatureSpec, FeatureStore
-from mer.pipeline.bench_cache import FRAMES_PER_SECOND, TOKENS_PER_SECOND
-from mer.pipeline.bench_training import bench_epoch, best_of, epoch, trainer_of
-from mer.pipeline.console import results, table
-from mer.pipeline.prepare import make_arena, prepare
-from mer.pipeline.settings import build_options
-from mer.stages.protocols import LabelSpec
+from mer.pipeline.rates.cache import FRAMES_PER_SECOND, TOKENS_PER_SECOND
+from mer.pipeline.rates.training import bench_epoch, best_of, epoch, trainer_of
+from mer.pipeline.terminal.console import results, table
+from mer.pipeline.training.prepare import make_training_data, prepare
+from mer.pipeline.training.settings import build_options
+from mer.stages.interfaces import LabelSpec
 from mer.stages.utterance import Utterance
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "annotations" / "emobox" / "iemocap" / "iemocap.jsonl"
@@ -71,9 +71,9 @@ def measure(cache: Path, head: str, arguments: argparse.Namespace) -> dict[str, 
     times = bench_epoch(options, cache.parent, arguments.repeat, arguments.workers).seconds
     if arguments.runs > 1:
         prepared = prepare(options)
-        arena = make_arena(prepared)
-        many = trainer_of(prepared, arena, arguments.runs)
-        times["d"] = best_of(1, arena.device, {"d": lambda: epoch(many)})["d"]
+        data = make_training_data(prepared)
+        many = trainer_of(prepared, data, arguments.runs)
+        times["d"] = best_of(1, data.device, {"d": lambda: epoch(many)})["d"]
     return times
 
 

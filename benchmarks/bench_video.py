@@ -24,8 +24,8 @@ import av
 import cv2
 import numpy as np
 
-from mer.stages.faces import LoadedFinder, resolve_finder
-from mer.stages.media import MediaRequest, read_media
+from mer.stages.faces.finder import LoadedFinder, resolve_finder
+from mer.stages.media.reader import MediaRequest, read_media
 
 FPS = 5.0
 SUFFIXES = {".mp4", ".mov", ".mpg", ".avi", ".mkv"}

@@ -19,9 +19,9 @@ from mer.cache import (
     write_catalogue,
     write_shard,
 )
-from mer.pipeline.extract import utterance_table
-from mer.pipeline.plan import index_set
-from mer.stages.protocols import LabelSpec
+from mer.pipeline.extraction.plan import index_set
+from mer.pipeline.extraction.run import utterance_table
+from mer.stages.interfaces import LabelSpec
 from mer.stages.utterance import Utterance
 
 PER_SHARD = 512

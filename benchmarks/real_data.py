@@ -30,16 +30,16 @@ from caches import write_cache
 
 from mer.cache import FeatureSequence, FeatureSpec
 from mer.cache.exchange import merbench
-from mer.pipeline.console import results, table
-from mer.pipeline.extract import extract
-from mer.pipeline.metrics import show
-from mer.pipeline.options import Execution, ExtractOptions
-from mer.pipeline.runs import Run
-from mer.pipeline.settings import build_options
-from mer.pipeline.train import train
+from mer.pipeline.extraction.options import Execution, ExtractOptions
+from mer.pipeline.extraction.run import extract
+from mer.pipeline.scores.metrics import show
+from mer.pipeline.terminal.console import results, table
+from mer.pipeline.training.run import train
+from mer.pipeline.training.run_folder import Run
+from mer.pipeline.training.settings import build_options
 from mer.stages.encoders.catalog import make_encoder
 from mer.stages.encoders.testing import encode_all
-from mer.stages.protocols import LabelSpec
+from mer.stages.interfaces import LabelSpec
 from mer.stages.utterance import Utterance
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"

@@ -17,7 +17,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from .interrupt import INTERRUPTED, watch_ctrl_c
+from .terminal.interrupt import INTERRUPTED, watch_ctrl_c
 
 # (command, "module:function", panel) in the order of the work; the modules import nothing heavy at their top level.
 COMMANDS: tuple[tuple[str, str, str], ...] = (

@@ -14,7 +14,7 @@ from typing import Any
 from mer.cache import MerError
 
 CORPORA: dict[str, str] = {
-    "demo": "mer.stages.corpora.demo:DemoCorpus",
+    "demo": "mer.stages.corpora.demo.corpus:DemoCorpus",
     "folder": "mer.stages.corpora.folder:FolderCorpus",
     "meld": "mer.stages.corpora.meld:MeldCorpus",
     "meld-dyadic": "mer.stages.corpora.meld:MeldDyadicCorpus",

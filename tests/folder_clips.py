@@ -6,7 +6,7 @@ import csv
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from mer.pipeline.options import Execution, ExtractOptions
+from mer.pipeline.extraction.options import Execution, ExtractOptions
 
 Extract = Callable[..., ExtractOptions]
 

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import soundfile
 
-from mer.stages.corpora.demo_face import FacePainter, Look, Pose
-from mer.stages.corpora.demo_media import CONTAINERS, Frame, Picture, Sound, write_media
+from mer.stages.corpora.demo.face import FacePainter, Look, Pose
+from mer.stages.corpora.demo.media import CONTAINERS, Frame, Picture, Sound, write_media
 
 LAYOUTS = {1: "mono", 2: "stereo", 3: "2.1", 4: "quad", 5: "5.0", 6: "5.1", 8: "7.1"}
 

@@ -70,7 +70,7 @@ def test_a_run_stopped_by_hand_is_told_in_one_line(
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("mer.pipeline.train.train", stop)
+    monkeypatch.setattr("mer.pipeline.training.run.train", stop)
     with pytest.raises(SystemExit) as left:
         main(["train", "--features", "mine.h5"])
     assert left.value.code == 130
@@ -123,7 +123,7 @@ def test_a_folder_that_cannot_be_written_is_told(
     def refuse(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr("mer.pipeline.train.train", refuse)
+    monkeypatch.setattr("mer.pipeline.training.run.train", refuse)
     with pytest.raises(SystemExit) as left:
         main(["train", "--features", "mine.h5"])
     assert left.value.code == 1

@@ -10,12 +10,11 @@ import typer
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from mer.pipeline.bench import Rates
-    from mer.pipeline.bench_cache import StoreRates
-    from mer.pipeline.bench_training import EpochRates
+    from mer.pipeline.rates.cache import StoreRates
+    from mer.pipeline.rates.extraction import Rates
+    from mer.pipeline.rates.training import EpochRates
 
 PARTS = ("extraction", "cache", "training")
-MODALITIES = ("text", "audio", "face")
 HEADS = ("concat", "drkf", "fdrl")
 RANDOM_CACHE = {"tiny": (60, 16), "base": (250, 768), "large": (250, 1024)}
 """Utterances and width of the random cache, by the size of the models."""
@@ -58,8 +57,9 @@ def bench(
     import tempfile
 
     from mer.cache import MerError
-    from mer.pipeline.console import set_up_logging
-    from mer.pipeline.options import resolve_device
+    from mer.pipeline.terminal.console import set_up_logging
+    from mer.stages.device import resolve_device
+    from mer.stages.interfaces import MODALITIES
     from mer.stages.registry import suggest
 
     set_up_logging()
@@ -77,7 +77,9 @@ def bench(
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
         if "extraction" in parts:
-            found["extraction"] = _extraction(corpus, root, limit, modality, size, used, precision, repeat, scratch)
+            found["extraction"] = _extraction(
+                corpus, root, limit, modality or MODALITIES, size, used, precision, repeat, scratch
+            )
         if {"cache", "training"} & set(parts):
             found |= _on_cache(parts, features, size, head or HEADS, used, precision, repeat, scratch)
     if as_json:
@@ -93,15 +95,15 @@ def bench(
 
 
 def _extraction(
-    corpus: str, root: Path | None, limit: int, modalities: Sequence[str] | None, size: str, device: str,
+    corpus: str, root: Path | None, limit: int, modalities: Sequence[str], size: str, device: str,
     precision: str, repeat: int, scratch: Path,
 ) -> list[Rates]:  # fmt: skip
-    from mer.pipeline.bench import bench_modality
-    from mer.pipeline.console import status
-    from mer.pipeline.options import ExtractOptions
+    from mer.pipeline.extraction.options import ExtractOptions
+    from mer.pipeline.rates.extraction import bench_modality
+    from mer.pipeline.terminal.console import status
 
     rates = []
-    for modality in modalities or MODALITIES:
+    for modality in modalities:
         status.print(f"measuring the extraction of {modality} …")
         clips = ExtractOptions(corpus, root=root, limit=limit, precision=precision)
         rates.append(bench_modality(modality, clips, size, device, scratch / modality, repeat))
@@ -112,10 +114,10 @@ def _on_cache(
     parts: Sequence[str], features: Path | None, size: str, heads: Sequence[str], device: str, precision: str,
     repeat: int, scratch: Path,
 ) -> dict[str, list[Any]]:  # fmt: skip
-    from mer.pipeline.bench_cache import bench_store, random_cache
-    from mer.pipeline.bench_training import bench_epoch
-    from mer.pipeline.console import status
-    from mer.pipeline.settings import build_options
+    from mer.pipeline.rates.cache import bench_store, random_cache
+    from mer.pipeline.rates.training import bench_epoch
+    from mer.pipeline.terminal.console import status
+    from mer.pipeline.training.settings import build_options
 
     path = features or random_cache(scratch / "random.h5", *RANDOM_CACHE[size])
     found: dict[str, list[Any]] = {}
@@ -138,7 +140,7 @@ def _ratios(rate: Any) -> dict[str, float]:
 
 def print_store(rates: Sequence[StoreRates]) -> None:
     """Print how fast the cache is read."""
-    from mer.pipeline.console import results, table
+    from mer.pipeline.terminal.console import results, table
 
     shown = table("the cache", "utterances", ">MB", ">GB/s", ">a/b", ">a/c", ">one utterance, µs", ">as .npy, µs")
     for rate in rates:
@@ -157,7 +159,7 @@ def print_store(rates: Sequence[StoreRates]) -> None:
 
 def print_epochs(rates: Sequence[EpochRates], device: str) -> None:
     """Print what an epoch of each head costs."""
-    from mer.pipeline.console import results, table
+    from mer.pipeline.terminal.console import results, table
 
     shown = table(f"one epoch on {device}", "head", ">utterances/s", ">a, s", ">b, s", ">c, s", ">a/b", ">a/c")
     for rate in rates:
@@ -174,7 +176,7 @@ def print_epochs(rates: Sequence[EpochRates], device: str) -> None:
 
 def print_rates(rates: Sequence[Rates], size: str, device: str) -> None:
     """Print the ratios, and where the time of `mer extract` goes."""
-    from mer.pipeline.console import results, table
+    from mer.pipeline.terminal.console import results, table
 
     shown = table(
         f"extraction, {size} models on {device}",

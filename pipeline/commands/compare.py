@@ -16,9 +16,9 @@ def compare(
     as_json: Annotated[bool, typer.Option("--json", help="Print the comparison as JSON.")] = False,
 ) -> None:
     """Show runs side by side, with a paired test of significance."""
-    from mer.pipeline.compare import compare as pairs_of
-    from mer.pipeline.console import results
-    from mer.pipeline.summary import print_comparison
+    from mer.pipeline.results.compare import compare as pairs_of
+    from mer.pipeline.results.tables import print_comparison
+    from mer.pipeline.terminal.console import results
 
     pairs = pairs_of(runs, metric)
     if as_json:

@@ -9,7 +9,7 @@ import typer
 
 if TYPE_CHECKING:
     from mer.stages.corpora.inventory import Inventory
-    from mer.stages.protocols import CorpusInfo
+    from mer.stages.interfaces import CorpusInfo
 
 MOST_SHOWN = 20
 
@@ -30,7 +30,7 @@ def show(
         return
     import json
 
-    from mer.pipeline.console import results, table
+    from mer.pipeline.terminal.console import results, table
 
     found = [(name, _info(name)) for name in _names()]
     if as_json:
@@ -70,7 +70,7 @@ def check(
     """Compare a raw folder with the published inventory; exit with 1 when something needs attention."""
     import json
 
-    from mer.pipeline.console import progress_bar
+    from mer.pipeline.terminal.console import progress_bar
     from mer.stages.corpora.inventory import read_lists, take_inventory
 
     corpus = _lenient(name, root, labels)
@@ -122,7 +122,7 @@ def _lenient(name: str, root: Path, labels: str | None) -> Any:
 
 
 def _print_inventory(taken: Inventory, most: int | None) -> None:
-    from mer.pipeline.console import results, table
+    from mer.pipeline.terminal.console import results, table
 
     results.print(
         f"[bold]{taken.corpus}[/bold]  {taken.root}\n{taken.utterances} utterances, {taken.clips} clips found,"
@@ -145,7 +145,7 @@ def _print_inventory(taken: Inventory, most: int | None) -> None:
 
 
 def _print_findings(taken: Inventory, most: int | None) -> None:
-    from mer.pipeline.console import results, table
+    from mer.pipeline.terminal.console import results, table
 
     kinds = dict.fromkeys(finding.kind for finding in taken.findings if finding.kind != "count")
     for kind in kinds:

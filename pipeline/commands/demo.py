@@ -19,14 +19,14 @@ def demo(
     about emotion. Takes one to two minutes on two cores.
     """
     from mer.pipeline.commands.extract import print_summary
-    from mer.pipeline.console import results, set_up_logging, status
-    from mer.pipeline.extract import extract
-    from mer.pipeline.options import Execution, ExtractOptions
-    from mer.pipeline.presets import chosen_encoders
-    from mer.pipeline.report import write_report
-    from mer.pipeline.settings import Recipe, TrainOptions
-    from mer.pipeline.summary import print_run
-    from mer.pipeline.train import train
+    from mer.pipeline.extraction.options import Execution, ExtractOptions
+    from mer.pipeline.extraction.presets import chosen_encoders
+    from mer.pipeline.extraction.run import extract
+    from mer.pipeline.reporting.page import write_report
+    from mer.pipeline.results.tables import print_run
+    from mer.pipeline.terminal.console import results, set_up_logging, status
+    from mer.pipeline.training.run import train
+    from mer.pipeline.training.settings import Recipe, TrainOptions
 
     set_up_logging()
     cache, run = folder / "cache" / "demo.h5", folder / "runs" / "demo"

@@ -19,7 +19,7 @@ def diff(
 
     from mer.cache import FeatureStore
     from mer.cache import diff as compare
-    from mer.pipeline.console import results
+    from mer.pipeline.terminal.console import results
 
     found = compare(FeatureStore.open(first), FeatureStore.open(second))
     if as_json:

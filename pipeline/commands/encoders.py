@@ -18,8 +18,9 @@ def encoders(
     import json
 
     from mer.cache import MerError
-    from mer.pipeline.console import results, table
-    from mer.stages.encoders.catalog import ENCODERS, MODALITIES, PRESETS
+    from mer.pipeline.terminal.console import results, table
+    from mer.stages.encoders.catalog import ENCODERS, PRESETS
+    from mer.stages.interfaces import MODALITIES
 
     if modality is not None and modality not in MODALITIES:
         raise MerError(f"modality {modality!r} is not known; use {', '.join(MODALITIES)}")

@@ -21,9 +21,9 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="Print the scores as JSON.")] = False,
 ) -> None:
     """Score a saved run again, on its own features or on others from the same encoders."""
-    from mer.pipeline.console import results, set_up_logging
-    from mer.pipeline.evaluate import evaluate as score_run
-    from mer.pipeline.summary import print_scores
+    from mer.pipeline.results.evaluate import evaluate as score_run
+    from mer.pipeline.results.tables import print_scores
+    from mer.pipeline.terminal.console import results, set_up_logging
 
     set_up_logging()
     found = score_run(run, features, device)

@@ -33,7 +33,7 @@ def import_features(
     """
     from mer.cache import FeatureStore
     from mer.cache.exchange import import_features as run
-    from mer.pipeline.console import results, set_up_logging
+    from mer.pipeline.terminal.console import results, set_up_logging
 
     set_up_logging()
     told = run(form, source, out, mapping=_pairs(mapping), modality=modality, dtype=dtype)
@@ -61,7 +61,7 @@ def export_features(
     Prints what is lost. An import that finds the .mer.npz restores everything.
     """
     from mer.cache.exchange import export_features as run
-    from mer.pipeline.console import results, set_up_logging
+    from mer.pipeline.terminal.console import results, set_up_logging
 
     set_up_logging()
     _tell(run(form, pack, out, sets=sets or (), label=target, layout=layout))
@@ -81,7 +81,7 @@ def _pairs(given: list[str] | None) -> dict[str, str]:
 def _tell(sentences: list[str]) -> None:
     from rich.markup import escape
 
-    from mer.pipeline.console import status
+    from mer.pipeline.terminal.console import status
 
     for sentence in sentences:
         status.print(f"note: {escape(sentence)}", soft_wrap=True, highlight=False)

@@ -9,8 +9,8 @@ import typer
 
 if TYPE_CHECKING:
     from mer.cache import SetIndex
-    from mer.pipeline.extract import ExtractSummary, Prepared
-    from mer.pipeline.options import ExtractOptions
+    from mer.pipeline.extraction.options import ExtractOptions
+    from mer.pipeline.extraction.run import ExtractSummary, Prepared
 
 WHAT = "What to extract"
 HOW = "How to carry it out"
@@ -149,11 +149,11 @@ def extract(
     Run it again at any time: finished work is found and only what is missing or has changed (an encoder, a transcript,
     a file, added clips) is encoded. Ctrl-C or a crash loses at most the shards in flight.
     """
-    from mer.pipeline.console import set_up_logging
-    from mer.pipeline.extract import extract as run
-    from mer.pipeline.extract import prepare
-    from mer.pipeline.options import Execution, ExtractOptions
-    from mer.pipeline.presets import chosen_encoders, layers_by_modality, parse_corpus_options, preset_of
+    from mer.pipeline.extraction.options import Execution, ExtractOptions
+    from mer.pipeline.extraction.presets import chosen_encoders, layers_by_modality, parse_corpus_options, preset_of
+    from mer.pipeline.extraction.run import extract as run
+    from mer.pipeline.extraction.run import prepare
+    from mer.pipeline.terminal.console import set_up_logging
 
     set_up_logging()
     chosen = preset_of(preset, corpus, bool(text_encoder or audio_encoder or face_encoder))
@@ -203,7 +203,7 @@ def extract(
 def print_summary(summary: ExtractSummary) -> None:
     """Print the closing table: per feature set the fates, and where the list of failures is."""
     from mer.cache import Fate
-    from mer.pipeline.console import results, table
+    from mer.pipeline.terminal.console import results, table
 
     shown = table("", "feature set", ">ok", ">missing", ">failed", ">steps", ">bytes")
     for name, index in summary.made.items():
@@ -234,7 +234,7 @@ def _tell_what_is_absent(name: str, index: SetIndex) -> None:
     from collections import Counter
 
     from mer.cache import Fate
-    from mer.pipeline.console import status
+    from mer.pipeline.terminal.console import status
 
     reasons = Counter(
         reason.partition(":")[0]
@@ -250,7 +250,7 @@ def _tell_what_is_absent(name: str, index: SetIndex) -> None:
 
 
 def _print_plan(prepared: Prepared, options: ExtractOptions) -> None:
-    from mer.pipeline.console import results, sized, table
+    from mer.pipeline.terminal.console import results, sized, table
 
     plan = prepared.plan
     shown = table(f"plan for {options.catalogue}", "feature set", ">there", ">bytes there", ">to do", ">shards", ">dim")

@@ -43,7 +43,7 @@ def _facts(name: str) -> dict[str, Any]:
 
 
 def _print_list(found: list[str]) -> None:
-    from mer.pipeline.console import results, table
+    from mer.pipeline.terminal.console import results, table
     from mer.stages.heads.catalog import CATALOG
     from mer.stages.registry import names
 
@@ -55,7 +55,7 @@ def _print_list(found: list[str]) -> None:
 
 
 def _print_one(facts: dict[str, Any]) -> None:
-    from mer.pipeline.console import results, table
+    from mer.pipeline.terminal.console import results, table
 
     for label in ("what", "published", "ours"):
         if facts[label]:

@@ -22,9 +22,9 @@ def info(
     import json
 
     from mer.cache import FeatureStore
-    from mer.pipeline.console import results
-    from mer.pipeline.describe import overview
-    from mer.pipeline.reproduce import recipe
+    from mer.pipeline.extraction.reproduce import recipe
+    from mer.pipeline.reporting.describe import overview
+    from mer.pipeline.terminal.console import results
 
     store = FeatureStore.open(file)
     if reproduce:

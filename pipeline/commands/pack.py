@@ -75,7 +75,7 @@ def pack(
     """Make one self-contained file with licence and datasheet, checking every utterance on the way."""
     from mer.cache import FeatureStore, PackOptions, shards_beside
     from mer.cache import pack as write
-    from mer.pipeline.console import byte_bar, results, sized, status
+    from mer.pipeline.terminal.console import byte_bar, results, sized, status
 
     options = PackOptions(
         license=license_id,

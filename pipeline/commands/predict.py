@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from mer.pipeline.predict import Answer
-    from mer.pipeline.runs import Run
+    from mer.pipeline.results.predict import Answer
+    from mer.pipeline.training.run_folder import Run
 
 
 def predict(
@@ -42,9 +42,9 @@ def predict(
     import json
 
     from mer.cache import MerError
-    from mer.pipeline.console import set_up_logging
-    from mer.pipeline.predict import Asked, predict_clips
-    from mer.pipeline.runs import Run
+    from mer.pipeline.results.predict import Asked, predict_clips
+    from mer.pipeline.terminal.console import set_up_logging
+    from mer.pipeline.training.run_folder import Run
 
     set_up_logging()
     clips, words = clips or [], text or []
@@ -70,7 +70,7 @@ def predict(
 
 
 def _print_answers(run: Run, answers: Sequence[Answer]) -> None:
-    from mer.pipeline.console import results, table
+    from mer.pipeline.terminal.console import results, table
 
     number = run.kind == "real"
     made = table("", "clip", *([">value"] if number else ["prediction", *(f">{name}" for name in run.classes)]), "used")

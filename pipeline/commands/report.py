@@ -15,8 +15,8 @@ def report(
     ] = None,
 ) -> None:
     """Write one self-contained HTML page: results, per-class table, confusion, curves, map, errors, provenance."""
-    from mer.pipeline.console import results
-    from mer.pipeline.report import write_report
+    from mer.pipeline.reporting.page import write_report
+    from mer.pipeline.terminal.console import results
 
     written = write_report(runs, out if out is not None else runs[0] / "report.html")
     results.print(f"report    {written}", soft_wrap=True)

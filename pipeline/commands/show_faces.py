@@ -25,8 +25,8 @@ def show_faces(
 ) -> None:
     """Draw the face tracks of one clip, the one that was followed, and why."""
     from mer.cache import FeatureStore
-    from mer.pipeline.contact_sheet import check_picture_name, clip_to_show, draw, write_picture
-    from mer.pipeline.whereabouts import remembered_root
+    from mer.pipeline.extraction.local_state import remembered_root
+    from mer.pipeline.reporting.contact_sheet import check_picture_name, clip_to_show, draw, write_picture
 
     check_picture_name(out)
     store = FeatureStore.open(cache)

@@ -87,8 +87,8 @@ def train(
     An interrupted run goes on when the same command is given again.
     """
     from mer.cache import MerError
-    from mer.pipeline.console import results, set_up_logging, status
-    from mer.pipeline.settings import build_options
+    from mer.pipeline.terminal.console import results, set_up_logging, status
+    from mer.pipeline.training.settings import build_options
 
     set_up_logging()
     given: dict[str, Any] = {
@@ -103,17 +103,17 @@ def train(
         raise MerError("--set-of wants MODALITY=NAME, e.g. --set-of audio=wav2vec2-base")
     options = build_options({k: v for k, v in given.items() if v is not None}, config, settings or ())
     if sweep is not None:
-        from mer.pipeline.sweep import run_sweep
+        from mer.pipeline.training.sweep import run_sweep
 
         summary = run_sweep(options, sweep, status, sys.argv)
     else:
-        from mer.pipeline.train import train as train_runs
+        from mer.pipeline.training.run import train as train_runs
 
         summary = train_runs(options, status, sys.argv)
     if as_json:
         typer.echo(json.dumps(summary.run.facts, ensure_ascii=False))
         return
-    from mer.pipeline.summary import print_run
+    from mer.pipeline.results.tables import print_run
 
     print_run(summary.run, results)
     results.print(f"run: {summary.path}", highlight=False, soft_wrap=True)

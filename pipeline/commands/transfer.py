@@ -21,7 +21,7 @@ def push(
     """Publish a pack with its sha256 beside it; on the Hub with a page that says what it is and how to use it."""
     from mer.cache import MerError
     from mer.cache.transfer import push as run
-    from mer.pipeline.console import set_up_logging, status
+    from mer.pipeline.terminal.console import set_up_logging, status
 
     set_up_logging()
     try:
@@ -51,7 +51,7 @@ def pull(
     Interrupted, it keeps what came in OUT.partial and goes on from there when run again.
     """
     from mer.cache.transfer import pull as run
-    from mer.pipeline.console import byte_bar, set_up_logging, status
+    from mer.pipeline.terminal.console import byte_bar, set_up_logging, status
 
     set_up_logging()
     with byte_bar("fetching") as bar:

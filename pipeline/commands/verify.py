@@ -20,7 +20,7 @@ def verify(
 
     from mer.cache import FeatureStore, shards_beside, sweep_partials
     from mer.cache import verify as check
-    from mer.pipeline.console import byte_bar, results, sized, status, table
+    from mer.pipeline.terminal.console import byte_bar, results, sized, status, table
 
     store = FeatureStore.open(file)
     with byte_bar("checking") as bar:

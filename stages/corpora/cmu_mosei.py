@@ -34,7 +34,7 @@ from typing import Any, TypeAlias
 
 from mer.cache import MerError
 
-from ..protocols import CorpusInfo, LabelSpec
+from ..interfaces import CorpusInfo, LabelSpec
 from ..utterance import Utterance
 from .annotation import corpus_root, first_existing, read_text
 from .counts import ALL, Published, assert_counts

@@ -23,7 +23,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..protocols import CorpusInfo
+from ..interfaces import CorpusInfo
 from ..utterance import Utterance
 from .annotation import corpus_root
 from .counted import CountedCorpus

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from ..protocols import CorpusInfo
+from ..interfaces import CorpusInfo
 from ..utterance import Utterance
 from .counts import Published, assert_counts
 

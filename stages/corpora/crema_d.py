@@ -28,7 +28,7 @@ from pathlib import Path
 
 from mer.cache import MerError
 
-from ..protocols import CorpusInfo, LabelSpec
+from ..interfaces import CorpusInfo, LabelSpec
 from ..utterance import Utterance
 from .annotation import corpus_root, files_below, read_table, refuse_repeats
 from .counted import CountedCorpus

@@ -26,7 +26,7 @@ from pathlib import Path
 
 from mer.cache import MerError
 
-from ..protocols import CorpusInfo, LabelSpec
+from ..interfaces import CorpusInfo, LabelSpec
 from ..utterance import Utterance
 from .annotation import corpus_root, files_below
 from .counted import CountedCorpus

@@ -27,7 +27,7 @@ from dataclasses import dataclass
 
 from mer.cache import MerError
 
-from ..protocols import CorpusInfo, LabelSpec
+from ..interfaces import CorpusInfo, LabelSpec
 from ..utterance import Utterance
 from .annotation import UTF8_OR_CP1252, Row, clock_seconds, corpus_root, first_existing, read_table, refuse_repeats
 from .counted import CountedCorpus

@@ -31,7 +31,7 @@ from pathlib import Path
 
 from mer.cache import MerError
 
-from ..protocols import CorpusInfo, LabelSpec
+from ..interfaces import CorpusInfo, LabelSpec
 from ..registry import suggest
 from ..utterance import Utterance
 from .annotation import Row, Table, contained, corpus_root, read_table, refuse_repeats

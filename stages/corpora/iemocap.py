@@ -40,7 +40,7 @@ from pathlib import Path
 
 from mer.cache import MerError
 
-from ..protocols import CorpusInfo, LabelSpec
+from ..interfaces import CorpusInfo, LabelSpec
 from ..utterance import Utterance
 from .annotation import UTF8_OR_CP1252, corpus_root, first_existing, read_text
 from .counts import ALL, Published, assert_counts

@@ -20,7 +20,7 @@ from typing import Any, Protocol, TypeAlias
 
 from mer.cache import MerError
 
-from ..protocols import Corpus
+from ..interfaces import Corpus
 from ..utterance import Utterance
 from .annotation import read_text
 from .counts import Count, Published, compare_counts, groups_of
@@ -199,7 +199,7 @@ def probe(path: Path, decode: bool = False) -> Clip:
     """Read the header and the first frame of each stream, or with `decode` the whole sound."""
     import av
 
-    from ..media import MediaError, MediaRequest, open_container, read_media
+    from ..media.reader import MediaError, MediaRequest, open_container, read_media
 
     if path.stat().st_size == 0:
         return Clip(0.0, "empty (0 bytes)")
@@ -326,7 +326,7 @@ def _equal_files(
     root: Path, utterances: Sequence[Utterance], clips: Mapping[str, Clip | None]
 ) -> dict[bytes, list[Utterance]]:
     """Group utterances whose whole files hold the same bytes; only files of one size are read."""
-    from ..media import media_digest
+    from ..media.reader import media_digest
 
     by_size: dict[int, dict[str, list[Utterance]]] = defaultdict(lambda: defaultdict(list))
     for utterance in utterances:

@@ -31,7 +31,7 @@ from typing import Any
 
 from mer.cache import MerError
 
-from ..protocols import CorpusInfo, LabelSpec
+from ..interfaces import CorpusInfo, LabelSpec
 from ..utterance import Utterance
 from .annotation import corpus_root, first_existing, read_json, read_text
 from .counted import CountedCorpus

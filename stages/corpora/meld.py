@@ -40,7 +40,7 @@ from pathlib import Path
 
 from mer.cache import MerError
 
-from ..protocols import CorpusInfo, LabelSpec
+from ..interfaces import CorpusInfo, LabelSpec
 from ..utterance import Utterance
 from .annotation import UTF8_OR_CP1252, Row, clock_seconds, corpus_root, first_existing, read_table, refuse_repeats
 from .counts import Published, assert_counts

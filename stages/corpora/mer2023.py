@@ -33,7 +33,7 @@ from pathlib import Path
 
 from mer.cache import MerError
 
-from ..protocols import CorpusInfo, LabelSpec
+from ..interfaces import CorpusInfo, LabelSpec
 from ..utterance import Utterance
 from .annotation import Row, Table, corpus_root, first_existing, read_table, refuse_repeats
 from .counts import Published, assert_counts

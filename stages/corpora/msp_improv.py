@@ -33,7 +33,7 @@ from pathlib import Path
 
 from mer.cache import MerError
 
-from ..protocols import CorpusInfo, LabelSpec
+from ..interfaces import CorpusInfo, LabelSpec
 from ..utterance import Utterance
 from .annotation import corpus_root, files_below, first_existing, read_text
 from .counted import CountedCorpus

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..protocols import LabelSpec
+from ..interfaces import LabelSpec
 
 SEVEN = tuple(str(value) for value in range(-3, 4))
 FIVE = tuple(str(value) for value in range(-2, 3))

@@ -19,7 +19,7 @@ import pytest
 
 from mer.cache import MerError
 
-from ..protocols import Corpus, CorpusInfo, LabelSpec
+from ..interfaces import Corpus, CorpusInfo, LabelSpec
 from ..utterance import Utterance
 
 KNOWN_PROTOCOLS = {"official", "session-folds", "speaker-folds", "session5-test", "emobox-folds", "kfold"}

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mer.cache import FeatureSequence, MerError
 
-from ..protocols import SAMPLE_RATE_HZ, EncoderInput, Waveform
+from ..interfaces import SAMPLE_RATE_HZ, EncoderInput, Waveform
 from .batching import CPU_BUDGETS, cut_batches, run_halving
 from .loading import exact_math, settle, to_device, to_host
 from .pretrained import AudioEncoder
@@ -87,7 +87,7 @@ class LiveAudio(ABC):
         return max(self.grid.field, min(len(as_waveform(item)), self.grid.samples(self.longest)))
 
     def encode(self, batch: Sequence[EncoderInput]) -> list[FeatureSequence]:
-        """See `mer.stages.protocols.LoadedEncoder`."""
+        """See `mer.stages.interfaces.LoadedEncoder`."""
         waves = [self.prepare(as_waveform(item)) for item in batch]
         cuts = [cut_windows(self.grid.frames(len(wave)), self.longest, self.overlap) for wave in waves]
         chunks = [(index, window) for index, cut in enumerate(cuts) for window in cut]

@@ -12,7 +12,7 @@ import numpy as np
 
 from mer.cache import FeatureSequence, MerError
 
-from ..protocols import EncoderInput, LoadedEncoder
+from ..interfaces import EncoderInput, LoadedEncoder
 
 T = TypeVar("T")
 

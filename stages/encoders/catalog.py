@@ -10,13 +10,11 @@ from typing import Any
 
 from mer.cache import MerError
 
-from ..protocols import Encoder
+from ..interfaces import MODALITIES, Encoder
 from ..registry import find, names, suggest
 from . import hub
 from .pretrained import AudioEncoder, FaceEncoder, PretrainedEncoder, TextEncoder
 from .signal import MEASURES, SignalEncoder
-
-MODALITIES = ("text", "audio", "face")
 
 
 @dataclass(frozen=True)
@@ -223,7 +221,7 @@ def _plugged_in(modality: str, name: str, options: Mapping[str, Any]) -> Encoder
     except TypeError as error:
         raise MerError(f"encoder {name!r} cannot be built: {error}") from error
     if not isinstance(encoder, Encoder):
-        raise MerError(f"{name!r} is not an encoder; it needs modality, resolve, spec and load (mer.stages.protocols)")
+        raise MerError(f"{name!r} is not an encoder; it needs modality, resolve, spec and load (mer.stages.interfaces)")
     if encoder.modality != modality:
         raise MerError(f"encoder {name!r} is a {encoder.modality} encoder; give it as --{encoder.modality}-encoder")
     return encoder

@@ -22,7 +22,7 @@ from torch.nn import functional
 
 from mer.cache import MerError
 
-from ..protocols import Waveform
+from ..interfaces import Waveform
 from .audio import FrameGrid, LiveAudio, at_least, normalised, pad_right
 from .checkpoint import Checkpoint
 from .convolutions import FramedConvolution, in_stretches, is_framable

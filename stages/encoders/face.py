@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from mer.cache import FeatureSequence, MerError
 
-from ..protocols import EncoderInput, FaceCrops
+from ..interfaces import EncoderInput, FaceCrops
 from .batching import CPU_BUDGETS, run_halving
 from .loading import LayerTap, exact_math, load_model, settle, to_device, to_host
 from .pretrained import FaceEncoder
@@ -96,7 +96,7 @@ class LiveFace:
         return max(1, len(as_faces(item).crops))
 
     def encode(self, batch: Sequence[EncoderInput]) -> list[FeatureSequence]:
-        """See `mer.stages.protocols.LoadedEncoder`. Micro-batches span clips."""
+        """See `mer.stages.interfaces.LoadedEncoder`. Micro-batches span clips."""
         clips = [as_faces(item) for item in batch]
         counts = [len(clip.crops) for clip in clips]
         rows = np.zeros((sum(counts), self.width * self.choice.width), np.float32)

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Self
 
 from mer.cache import FeatureSpec, MerError
 
-from ..protocols import SAMPLE_RATE_HZ, LoadedEncoder
+from ..interfaces import SAMPLE_RATE_HZ, LoadedEncoder
 from .checkpoint import Checkpoint, find_checkpoint
 from .families import Family, depth_and_width, family_of
 from .layers import LayerChoice, check_layers, choose_layers
@@ -69,7 +69,7 @@ class PretrainedEncoder:
         return choose_layers(self.layers, depth), depth, width
 
     def resolve(self) -> Self:
-        """Find the checkpoint, pin and check it; see `mer.stages.protocols.Encoder`."""
+        """Find the checkpoint, pin and check it; see `mer.stages.interfaces.Encoder`."""
         resolved = replace(self, resolved=self._find())
         resolved.choice()
         resolved.settings()

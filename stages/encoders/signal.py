@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from mer.cache import FeatureSequence, FeatureSpec, MerError
 
-from ..protocols import SAMPLE_RATE_HZ, EncoderInput, LoadedEncoder, Waveform
+from ..interfaces import SAMPLE_RATE_HZ, EncoderInput, LoadedEncoder, Waveform
 
 Frames = npt.NDArray[np.float32]
 Times = npt.NDArray[np.floating[Any]]
@@ -100,7 +100,7 @@ class LiveSignal:
         return max(1, len(_checked(item)))
 
     def encode(self, batch: Sequence[EncoderInput]) -> list[FeatureSequence]:
-        """See `mer.stages.protocols.LoadedEncoder`."""
+        """See `mer.stages.interfaces.LoadedEncoder`."""
         return [self._one(_checked(item)) for item in batch]
 
     def _one(self, wave: Waveform) -> FeatureSequence:

@@ -19,7 +19,7 @@ import pytest
 
 from mer.cache import FeatureSequence, FeatureSpec, MerError
 
-from ..protocols import SAMPLE_RATE_HZ, Encoder, EncoderInput, FaceCrops, LoadedEncoder
+from ..interfaces import SAMPLE_RATE_HZ, Encoder, EncoderInput, FaceCrops, LoadedEncoder
 from .batching import Encoding, begin_lane
 
 TEXTS = (

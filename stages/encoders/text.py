@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from mer.cache import FeatureSequence, MerError
 
-from ..protocols import EncoderInput
+from ..interfaces import EncoderInput
 from .batching import CPU_BUDGETS, cut_batches, run_halving
 from .loading import LayerTap, exact_math, load_model, settle, to_device, to_host
 from .pretrained import TextEncoder
@@ -61,7 +61,7 @@ class LiveText:
         return min(length, self.room) + len(self.prefix) + len(self.suffix)
 
     def encode(self, batch: Sequence[EncoderInput]) -> list[FeatureSequence]:
-        """See `mer.stages.protocols.LoadedEncoder`."""
+        """See `mer.stages.interfaces.LoadedEncoder`."""
         texts = [self.pieces(_checked(item)) for item in batch]
         cuts = [cut_windows(len(ids), self.room, int(self.room * self.encoder.overlap)) for ids in texts]
         windows = [(index, window) for index, cut in enumerate(cuts) for window in cut]

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mer.cache import FeatureSequence
 
-from ..protocols import EncoderInput, FaceCrops
+from ..interfaces import EncoderInput, FaceCrops
 from .batching import CPU_BUDGETS, run_halving
 from .face import PictureRecipe, as_faces, image_size, spread
 from .loading import LayerTap, exact_math, load_model, settle, to_device, to_host
@@ -52,7 +52,7 @@ class LiveVideo:
         return max(self.frames, len(as_faces(item).crops))
 
     def encode(self, batch: Sequence[EncoderInput]) -> list[FeatureSequence]:
-        """See `mer.stages.protocols.LoadedEncoder`."""
+        """See `mer.stages.interfaces.LoadedEncoder`."""
         clips = [as_faces(item) for item in batch]
         shown = [self._shown(len(clip.crops)) for clip in clips]
         cuts = [cut_windows(len(order), self.frames, self.frames // 2) for order in shown]

@@ -15,7 +15,7 @@ import numpy as np
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ..protocols import Waveform
+from ..interfaces import Waveform
 from .audio import FrameGrid, LiveAudio, at_least, normalised, pad_right
 from .convolutions import BatchLengths, ClipGroupNorm, fold_weight_norm, stretch_convolutions
 from .fourier import FourierConvolution, by_fourier

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ..protocols import Waveform
+from ..interfaces import Waveform
 from .audio import FrameGrid, LiveAudio, pad_right
 from .loading import LayerTap, load_model, to_device
 from .pretrained import AudioEncoder

@@ -6,7 +6,7 @@ import pytest
 from corpora.trees import TREES
 
 from mer.stages.corpora.testing import CorpusTests
-from mer.stages.protocols import Corpus
+from mer.stages.interfaces import Corpus
 from mer.stages.registry import CORPORA
 
 MADE: dict[str, Corpus] = {}

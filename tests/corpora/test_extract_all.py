@@ -10,9 +10,9 @@ from corpora.trees import TREES
 from synthetic import noise, write_clip
 
 from mer.cache import Fate, FeatureStore
-from mer.pipeline.extract import extract
-from mer.pipeline.options import Execution, ExtractOptions
-from mer.stages.protocols import Corpus
+from mer.pipeline.extraction.options import Execution, ExtractOptions
+from mer.pipeline.extraction.run import extract
+from mer.stages.interfaces import Corpus
 
 ENCODERS = {"text": ("demo-text",), "audio": ("demo-audio",), "face": ("demo-face",)}
 SOUND_ONLY = {"emodb", "m3ed"}

@@ -8,7 +8,7 @@ import pytest
 
 from mer.cache import MerError
 from mer.stages.corpora.folder import FolderCorpus
-from mer.stages.protocols import LabelSpec
+from mer.stages.interfaces import LabelSpec
 
 
 def manifest(root: Path, text: str | bytes) -> FolderCorpus:

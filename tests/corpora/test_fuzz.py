@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from mer.cache import MerError
 from mer.stages.corpora.counted import CountedCorpus
 from mer.stages.corpora.counts import Published, groups_of
-from mer.stages.protocols import Corpus
+from mer.stages.interfaces import Corpus
 from mer.stages.utterance import Utterance
 
 # Per tree the annotation files to damage.

@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mer.pipeline.extract import utterance_table
-from mer.pipeline.protocols import Request, Splits, make_splits
+from mer.pipeline.extraction.run import utterance_table
+from mer.pipeline.training.splits import SplitRequest, Splits, make_splits
 from mer.stages.corpora.emodb import EmoDbCorpus
 from mer.stages.corpora.iemocap import IemocapCorpus
 from mer.stages.corpora.m3ed import M3edCorpus
 from mer.stages.corpora.meld import MeldCorpus
 from mer.stages.corpora.ravdess import RavdessCorpus
-from mer.stages.protocols import Corpus
+from mer.stages.interfaces import Corpus
 
 
 def splits_of(corpus: Corpus, protocol: str, target: str = "emotion") -> tuple[Splits, Sequence[str]]:
@@ -24,7 +24,7 @@ def splits_of(corpus: Corpus, protocol: str, target: str = "emotion") -> tuple[S
     unknown = np.full(len(utterances), np.nan)
     table = utterance_table(utterances, corpus.info().labels, unknown)
     copies = np.full(len(utterances), -1, np.int64)
-    return make_splits(protocol, Request(table, table.labels[target], copies)), table.speaker
+    return make_splits(protocol, SplitRequest(table, table.labels[target], copies)), table.speaker
 
 
 def test_every_named_protocol_of_iemocap(iemocap_tree: Path) -> None:

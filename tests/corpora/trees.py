@@ -29,7 +29,7 @@ from mer.stages.corpora.meld import MeldCorpus, MeldDyadicCorpus
 from mer.stages.corpora.mer2023 import Mer2024Corpus, Mer2025Corpus, Mer2026Corpus, MerChallengeCorpus
 from mer.stages.corpora.msp_improv import MspImprovCorpus
 from mer.stages.corpora.ravdess import RavdessCorpus
-from mer.stages.protocols import Corpus
+from mer.stages.interfaces import Corpus
 
 SECONDS = 0.8
 

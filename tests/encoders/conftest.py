@@ -9,7 +9,7 @@ import pytest
 from tiny_checkpoints import MAKERS
 
 from mer.stages.encoders.catalog import make_encoder
-from mer.stages.protocols import Encoder
+from mer.stages.interfaces import Encoder
 
 Make = Callable[..., Encoder]
 

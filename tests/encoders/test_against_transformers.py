@@ -11,7 +11,7 @@ from tiny_checkpoints import AUDIO, FACE, TEXT
 
 from mer.stages.encoders.face import PictureRecipe
 from mer.stages.encoders.testing import make_faces, make_waveforms
-from mer.stages.protocols import FaceCrops
+from mer.stages.interfaces import FaceCrops
 
 WAVES = [name for name in AUDIO if name not in ("whisper", "emotion2vec")]
 PICTURES = [name for name in FACE if name != "videomae"]

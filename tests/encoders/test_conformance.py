@@ -9,7 +9,7 @@ from tiny_checkpoints import EVERY
 
 from mer.stages.encoders.catalog import make_encoder
 from mer.stages.encoders.testing import MAKERS, EncoderTests
-from mer.stages.protocols import Encoder, EncoderInput
+from mer.stages.interfaces import Encoder, EncoderInput
 
 
 @pytest.mark.parametrize(("modality", "family"), EVERY, ids=[family for _, family in EVERY])

@@ -13,8 +13,8 @@ import soundfile
 from tiny_checkpoints import EVERY
 
 from mer.stages.encoders.testing import difference, encode_all
-from mer.stages.media import MediaRequest, read_media
-from mer.stages.protocols import EncoderInput, FaceCrops
+from mer.stages.interfaces import EncoderInput, FaceCrops
+from mer.stages.media.reader import MediaRequest, read_media
 
 SECONDS = (0.06, 0.11, 0.4, 1.0, 3.0, 9.0, 30.0)
 

@@ -11,7 +11,7 @@ from mer.cache import MerError
 from mer.stages.encoders.catalog import make_encoder
 from mer.stages.encoders.signal import MEASURES
 from mer.stages.encoders.testing import EncoderTests, make_waveforms
-from mer.stages.protocols import Encoder, EncoderInput
+from mer.stages.interfaces import Encoder, EncoderInput
 
 LIBROSA = [name for name, measure in MEASURES.items() if measure.library == "librosa"]
 

@@ -9,7 +9,7 @@ import pytest
 from folder_clips import Extract, manifest_rows, write_manifest
 from synthetic import write_clip
 
-from mer.pipeline.options import ExtractOptions
+from mer.pipeline.extraction.options import ExtractOptions
 
 
 @pytest.fixture(scope="session", autouse=True)

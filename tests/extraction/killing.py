@@ -15,15 +15,15 @@ from pathlib import Path
 import torch
 import transformers  # noqa: F401  (imported before the forks, so that a run spends its time on clips)
 
-from mer.pipeline.extract import extract
-from mer.pipeline.options import Execution, ExtractOptions
+from mer.pipeline.extraction.options import Execution, ExtractOptions
+from mer.pipeline.extraction.run import extract
 
 ENCODERS = {"text": ("demo-text",), "audio": ("demo-audio",), "face": ("demo-face",)}
 
 
 def run(root: Path, out: Path) -> None:
     """Extract in this process, small shards of work."""
-    from mer.pipeline import plan
+    from mer.pipeline.extraction import plan
 
     plan.SHARD_CLIPS = 2
     torch.set_num_threads(1)

@@ -10,7 +10,7 @@ from synthetic import write_clip, zero_bytes
 
 from mer.cache import FeatureStore
 from mer.pipeline.cli import main
-from mer.pipeline.console import sized
+from mer.pipeline.terminal.console import sized
 
 
 def run(*arguments: object) -> int:
@@ -151,12 +151,14 @@ def mute(tmp_path: Path) -> Path:
 def test_clips_are_transcribed_once_and_not_in_a_dry_run(
     mute: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from mer.pipeline import transcripts
+    from mer.pipeline.extraction import transcripts
 
     decoded: list[str] = []
     whole = transcripts.decode
     monkeypatch.setattr(transcripts, "decode", lambda job, *given: decoded.append(job.key) or whole(job, *given))
-    monkeypatch.setattr("mer.stages.transcribe.transcribe", lambda waves, *given: [f"{len(wave)}" for wave in waves])
+    monkeypatch.setattr(
+        "mer.stages.speech.transcribe.transcribe", lambda waves, *given: [f"{len(wave)}" for wave in waves]
+    )
     words = (
         "extract", "--corpus", "folder", "--root", mute, "--out", tmp_path / "mute.h5", "--device", "cpu",
         "--text-encoder", "odd_encoders:Counting", "--transcribe", "a/listener",
@@ -181,7 +183,7 @@ def test_clips_are_transcribed_once_and_not_in_a_dry_run(
 
 
 def test_layers_for_all_and_for_one_modality() -> None:
-    from mer.pipeline.presets import layers_by_modality
+    from mer.pipeline.extraction.presets import layers_by_modality
 
     assert layers_by_modality(["audio=-4:", "all"]) == {"text": "all", "audio": "-4:", "face": "all"}
     assert layers_by_modality([]) == {}

@@ -14,9 +14,9 @@ from folder_clips import HERE, Extract, manifest_rows, write_manifest
 from synthetic import text_as_media, truncate, write_clip, zero_bytes
 
 from mer.cache import Fate, FeatureStore, MerError, verify
-from mer.pipeline.extract import ExtractSummary, extract, prepare
-from mer.pipeline.whereabouts import remembered_root
-from mer.stages.media import read_media
+from mer.pipeline.extraction.local_state import remembered_root
+from mer.pipeline.extraction.run import ExtractSummary, extract, prepare
+from mer.stages.media.reader import read_media
 
 AAC_FRAMES = 4
 """AAC codes blocks of 1,024 samples, so a decoded clip may be up to 64 ms longer than what was written."""
@@ -68,7 +68,7 @@ def test_a_clip_is_decoded_once_for_all_its_encoders(options: Extract, monkeypat
         read[Path(path).name] += 1
         return read_media(path, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("mer.pipeline.decoding.read_media", counted)
+    monkeypatch.setattr("mer.pipeline.extraction.decoding.read_media", counted)
     sound = ("demo-audio", "librosa-mfcc", "librosa-prosody")
     summary = extract(options(encoders={"text": ("demo-text",), "audio": sound, "face": ("demo-face",)}), HERE)
     assert len(summary.made) == 5
@@ -79,7 +79,7 @@ def test_a_clip_is_decoded_once_for_all_its_encoders(options: Extract, monkeypat
 def test_a_checkpoint_folder_is_named_without_the_folders_around_it(
     options: Extract, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from mer.pipeline.reproduce import recipe
+    from mer.pipeline.extraction.reproduce import recipe
     from mer.stages.encoders.demo import demo_folder
 
     shutil.copytree(demo_folder("demo-text"), tmp_path / "home-of-alice" / "mine")

@@ -13,9 +13,9 @@ from odd_encoders import Counting
 
 from mer.cache import Fate, FeatureStore, MerError, verify
 from mer.pipeline.commands.extract import print_summary
-from mer.pipeline.decoding import Job, Tools
-from mer.pipeline.extract import extract
-from mer.pipeline.tasks import EncodingSet, Task, TaskReport, run_task
+from mer.pipeline.extraction.decoding import Job, TaskSettings
+from mer.pipeline.extraction.run import extract
+from mer.pipeline.extraction.tasks import EncodingSet, ShardReport, ShardTask, run_task
 
 KILLING = Path(__file__).with_name("killing.py")
 
@@ -67,17 +67,17 @@ def test_a_full_disk_is_told_in_one_line_and_the_next_run_goes_on(
     assert verify(given.catalogue) == []
 
 
-def run_alone(folder: Path, text: str) -> TaskReport:
+def run_alone(folder: Path, text: str) -> ShardReport:
     """Encode one transcript outside any run."""
     encoder = Counting()
     made = EncodingSet("one", encoder, encoder.spec({}), str(folder / "one"))
     job = Job("u0", text, None, None, None, None, None, "", bytes(16), bytes(16))
-    return run_task(Task((job,), (made,)), Tools(channel="mean", face_fps=5.0))
+    return run_task(ShardTask((job,), (made,)), TaskSettings(channel="mean", face_fps=5.0))
 
 
 def test_an_interrupt_keeps_finished_shards(options: Extract, clips: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from mer.pipeline import extract as module
-    from mer.pipeline import plan
+    from mer.pipeline.extraction import plan
+    from mer.pipeline.extraction import run as module
 
     monkeypatch.setattr(plan, "SHARD_CLIPS", 1)
     whole = module._Meter.check
@@ -148,7 +148,7 @@ def test_a_file_that_cannot_be_read_is_that_utterance_s_fate(
 def test_digests_read_before_an_interrupt_are_kept(
     options: Extract, clips: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from mer.stages import media
+    from mer.stages.media import reader as media
 
     whole, read = media.media_digest, []
 

@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 
 from mer.cache import Fate, FeatureStore
 from mer.pipeline.cli import app
-from mer.pipeline.extract import extract
-from mer.pipeline.options import Execution
+from mer.pipeline.extraction.options import Execution
+from mer.pipeline.extraction.run import extract
 
 
 def test_a_corpus_has_the_same_features_and_fates(gpu: str, options: Extract) -> None:

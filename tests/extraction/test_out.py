@@ -10,7 +10,7 @@ import pytest
 from folder_clips import HERE, Extract, manifest_rows, write_manifest
 
 from mer.cache import FeatureStore, MerError, PackOptions, pack, verify
-from mer.pipeline.extract import ExtractSummary, extract
+from mer.pipeline.extraction.run import ExtractSummary, extract
 
 Make = Callable[..., ExtractSummary]
 

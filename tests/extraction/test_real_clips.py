@@ -10,8 +10,8 @@ import pytest
 from folder_clips import HERE, write_manifest
 
 from mer.cache import Fate, FeatureStore, verify
-from mer.pipeline.extract import ExtractSummary, extract
-from mer.pipeline.options import ExtractOptions
+from mer.pipeline.extraction.options import ExtractOptions
+from mer.pipeline.extraction.run import ExtractSummary, extract
 
 
 @pytest.fixture(scope="module")

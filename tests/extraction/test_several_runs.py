@@ -12,11 +12,11 @@ from folder_clips import HERE, Extract, write_manifest
 from synthetic import write_clip
 
 from mer.cache import Fate, FeatureStore, MerError, read_catalogue, verify
-from mer.pipeline import extract as module
-from mer.pipeline import plan
-from mer.pipeline.extract import extract, prepare
-from mer.pipeline.reproduce import recipe
-from mer.pipeline.whereabouts import one_at_a_time
+from mer.pipeline.extraction import plan
+from mer.pipeline.extraction import run as module
+from mer.pipeline.extraction.local_state import one_at_a_time
+from mer.pipeline.extraction.reproduce import recipe
+from mer.pipeline.extraction.run import extract, prepare
 
 TEXT = {"encoders": {"text": ("odd_encoders:Counting",)}}
 AUDIO = {"encoders": {"audio": ("odd_encoders:Listening",)}}
@@ -58,7 +58,9 @@ def rename(folder: Path, before: str, after: str) -> None:
 def test_machine_texts_outlive_a_run_that_does_not_transcribe(
     run: Make, sounds: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mer.stages.transcribe.transcribe", lambda waves, model, device: ["hi there"] * len(waves))
+    monkeypatch.setattr(
+        "mer.stages.speech.transcribe.transcribe", lambda waves, model, device: ["hi there"] * len(waves)
+    )
     write_manifest(sounds, rows(text=""))
     first = run(**TEXT, transcribe="a/listener")
     last = run(**AUDIO)
@@ -228,7 +230,7 @@ def test_provenance_has_the_versions_that_made_what_is_there(run: Make, monkeypa
     smile = {"encoders": {"audio": ("egemaps",)}}
 
     def with_versions(number: str, **asked: object) -> dict[str, str]:
-        monkeypatch.setattr("mer.pipeline.reproduce.version", lambda name: number)
+        monkeypatch.setattr("mer.pipeline.extraction.reproduce.version", lambda name: number)
         found = read_catalogue(run(**asked).catalogue).provenance["libraries"]
         assert {"mer", "torch", "librosa", "soxr", "opencv-python-headless"} <= set(found)
         return {name: found.get(name, "none") for name in ("numpy", "opensmile")}

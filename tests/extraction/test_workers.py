@@ -10,7 +10,7 @@ import pytest
 from folder_clips import HERE, Extract, write_manifest
 
 from mer.cache import Fate, FeatureStore, MerError
-from mer.pipeline.extract import extract
+from mer.pipeline.extraction.run import extract
 
 WORDS = ("one", "two words", "a deadly word", "four words at last")
 TWO = replace(HERE, workers=2)

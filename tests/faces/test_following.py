@@ -12,9 +12,9 @@ import pytest
 from faces.conftest import Talker, Watch, side_by_side, talker
 from synthetic import noise, write_clip
 
-from mer.stages import faces
-from mer.stages.faces import FaceFinder
-from mer.stages.media import MediaRequest, read_media
+from mer.stages.faces import finder as faces
+from mer.stages.faces.finder import FaceFinder
+from mer.stages.media.reader import MediaRequest, read_media
 
 # Pairs with a clear answer. Of all pairs of these talkers 5 in 110 are answered wrongly: see `speaking.py`.
 PAIRS = [
@@ -113,7 +113,7 @@ def test_policies_and_regions(shared_data: Path, tmp_path: Path, yunet: FaceFind
 def test_a_cut_to_another_person_starts_another_track(
     shared_data: Path, tmp_path: Path, yunet: FaceFinder, watch: Watch
 ) -> None:
-    from mer.stages.corpora.demo_media import Picture, Sound, write_media
+    from mer.stages.corpora.demo.media import Picture, Sound, write_media
 
     first = talker(shared_data / "clips" / "talking" / "hdtf_000.mp4")
     second = talker(shared_data / "clips" / "talking" / "retalking_3.mp4")

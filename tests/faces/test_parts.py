@@ -16,13 +16,13 @@ from hypothesis import strategies as st
 from synthetic import write_clip
 
 from mer.cache import MerError
-from mer.stages.face_align import between, crop, look, mouth, tilt
-from mer.stages.face_cache import crops_path, load_crops, save_crops
-from mer.stages.face_detect import Face
-from mer.stages.faces import FaceFinder, LoadedFinder, Region, resolve_finder
-from mer.stages.protocols import FaceCrops
-from mer.stages.speaking import MouthTrack, clear_winner, speaking_evidence
-from mer.stages.tracks import Linker, Track, join_returns
+from mer.stages.faces.align import between, crop, look, mouth, tilt
+from mer.stages.faces.crop_cache import crops_path, load_crops, save_crops
+from mer.stages.faces.detect import Face
+from mer.stages.faces.finder import FaceFinder, LoadedFinder, Region, resolve_finder
+from mer.stages.faces.speaking import MouthTrack, clear_winner, speaking_evidence
+from mer.stages.faces.tracks import Linker, Track, join_returns
+from mer.stages.interfaces import FaceCrops
 
 
 def face_at(left: float, top: float, side: float, angle: float = 0.0) -> Face:

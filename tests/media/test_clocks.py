@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from media.handmade import frame_number, write_shifted
 
-from mer.stages.media import Media, MediaRequest, read_media
+from mer.stages.media.reader import Media, MediaRequest, read_media
 
 NTSC = Fraction(30_000, 1_001)
 STEP = 1_001 / 30_000

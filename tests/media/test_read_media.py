@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from media.handmade import add_cover, counted_frames, frame_number, turn_quarter, write_timed
 from synthetic import noise, tone, write_clip
 
-from mer.stages.media import MediaError, MediaRequest, media_digest, read_media
-from mer.stages.media_picture import Grid
-from mer.stages.media_sound import pick_channel
+from mer.stages.media.picture import Grid
+from mer.stages.media.reader import MediaError, MediaRequest, media_digest, read_media
+from mer.stages.media.sound import pick_channel
 
 SOUND_ONLY = MediaRequest()
 

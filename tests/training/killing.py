@@ -8,15 +8,15 @@ import signal
 from pathlib import Path
 from typing import Any
 
-from mer.pipeline.settings import build_options
+from mer.pipeline.training.settings import build_options
 
 
 def run(given: dict[str, Any], kill_at_step: int, in_the_middle_of_saving: bool) -> None:
     """Train; die by SIGKILL before step `kill_at_step` of this process, or while its checkpoint is being written."""
     import torch
 
-    from mer.pipeline import engine
-    from mer.pipeline.train import train
+    from mer.pipeline.training import engine
+    from mer.pipeline.training.run import train
 
     torch.set_num_threads(1)
     honest_step, honest_save = engine.Trainer.train_step, engine.Trainer.save
@@ -44,7 +44,7 @@ def in_a_process(given: dict[str, Any], kill_at_step: int = -1, in_the_middle_of
     """Run that in a fresh process and return its exit code; -9 when it was killed."""
     context = multiprocessing.get_context("forkserver")
     # The last one is what the first optimiser of a process imports.
-    context.set_forkserver_preload(["mer.pipeline.train", "torch._dynamo"])
+    context.set_forkserver_preload(["mer.pipeline.training.run", "torch._dynamo"])
     process = context.Process(target=run, args=(given, kill_at_step, in_the_middle_of_saving))
     process.start()
     process.join(120)

@@ -12,13 +12,13 @@ import pytest
 import torch
 
 from mer.cache import FeatureStore, write_catalogue
-from mer.pipeline.batches import DialogueBatch
-from mer.pipeline.engine import Finished, Trainer
-from mer.pipeline.live import Silent
-from mer.pipeline.model import Blueprint, Layout, Model, Parts
-from mer.pipeline.prepare import make_arena, prepare
-from mer.pipeline.scoring import predict
-from mer.pipeline.settings import Recipe, build_options
+from mer.pipeline.training.batches import DialogueBatch
+from mer.pipeline.training.engine import Finished, Trainer
+from mer.pipeline.training.model import Blueprint, DialogueLayout, Model, Parts
+from mer.pipeline.training.prepare import make_training_data, prepare
+from mer.pipeline.training.progress import Silent
+from mer.pipeline.training.scoring import predict
+from mer.pipeline.training.settings import Recipe, build_options
 from mer.stages.heads.base import HeadInputs, ModalityShape
 
 from .toy import toy_utterances
@@ -45,8 +45,8 @@ def rows_of(given: Parts, rows: list[int]) -> Parts:
     return (*({"text": part["text"][rows]} for part in (values, valid, present)), labels[rows])  # type: ignore[return-value]
 
 
-def layout_of(*lengths: int) -> Layout:
-    return Layout.of(DialogueBatch.of([np.arange(length) for length in lengths]), CPU)
+def layout_of(*lengths: int) -> DialogueLayout:
+    return DialogueLayout.of(DialogueBatch.of([np.arange(length) for length in lengths]), CPU)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -76,11 +76,11 @@ def trained(cache: Path, quick: dict[str, Any]) -> tuple[dict[str, torch.Tensor]
     """Weights and test answers of the first fold of speakers, learned in dialogues."""
     asked = {"features": cache, "protocol": "speaker-folds", "folds": 5, "context": "transformer", "context.hidden": 8}
     prepared = prepare(build_options({**quick, **asked, "train.epochs": 2, "train.lr": 0.01}))
-    arena, member = make_arena(prepared), prepared.members[0]
+    data, member = make_training_data(prepared), prepared.seed_runs[0]
     finished: list[Finished] = []
-    trainer = Trainer(arena, [member], [prepared.blueprint.build(0)], finished.append, Silent())
+    trainer = Trainer(data, [member], [prepared.blueprint.build(0)], finished.append, Silent())
     trainer.fit()
-    return finished[0].state, predict(arena, trainer.team, trainer.gatherer, [member], [member.test])[0][0]
+    return finished[0].state, predict(data, trainer.stack, trainer.gatherer, [member], [member.test])[0][0]
 
 
 def test_companions_are_seen_and_not_learned_from(make_toy: Callable[..., Path], quick: dict[str, Any]) -> None:

@@ -15,13 +15,13 @@ import pytest
 import torch
 
 from mer.cache import DamagedError, MerError
-from mer.pipeline.engine import Trainer, rate_at
-from mer.pipeline.evaluate import evaluate
-from mer.pipeline.model import Blueprint, Model, class_weights
-from mer.pipeline.runs import Run
-from mer.pipeline.settings import Recipe, build_options
-from mer.pipeline.team import Optimiser, make_team
-from mer.pipeline.train import train
+from mer.pipeline.results.evaluate import evaluate
+from mer.pipeline.training.engine import Trainer, rate_at
+from mer.pipeline.training.model import Blueprint, Model, class_weights
+from mer.pipeline.training.run import train
+from mer.pipeline.training.run_folder import Run
+from mer.pipeline.training.settings import Recipe, build_options
+from mer.pipeline.training.stacked import Optimiser, stack_models
 from mer.stages.heads.base import HeadInputs, ModalityShape
 from mer.stages.heads.probe import LinearHead
 from training.killing import in_a_process
@@ -43,7 +43,7 @@ def weights(run: Run) -> dict[str, torch.Tensor]:
     return {
         f"{m['name']}/{key}": tensor
         for m in run.members
-        for key, tensor in run.load_member(m["name"]).model.state_dict().items()
+        for key, tensor in run.load_model(m["name"]).model.state_dict().items()
     }
 
 
@@ -145,7 +145,7 @@ def test_a_run_goes_on_where_another_number_is_stacked(
             raise KeyboardInterrupt
         honest(self, *arguments)
 
-    largest = "mer.pipeline.train.CPU_STACK_PARAMETERS"
+    largest = "mer.pipeline.training.run.CPU_STACK_PARAMETERS"
     sizes = {True: 10**6, False: 0}
     given = {**quick, "seeds": 3, "checkpoint_seconds": 0.0}
     with monkeypatch.context() as patch:
@@ -180,7 +180,7 @@ def test_why_runs_are_not_stacked_is_told(
     def probe(*_: Any) -> Any:
         raise error
 
-    monkeypatch.setattr("mer.pipeline.train.probe", probe)
+    monkeypatch.setattr("mer.pipeline.training.run.probe", probe)
     run = fit(toy, tmp_path / "auto", quick, seeds=2)
     assert run.facts["engine"]["stack"] == 1
     assert why in run.facts["engine"]["why"]
@@ -256,15 +256,15 @@ def test_weight_decay_spares_norms_biases_and_temperatures(head: str, settings: 
     models = [plan.build(seed) for seed in range(runs)]
     matrices = {f"{name}.weight" for name, part in models[0].named_modules() if isinstance(part, torch.nn.Linear)}
     tables = {name for name, _ in models[0].named_parameters() if name.endswith((".kind", ".missing", ".into", ".out"))}
-    team = make_team(models, torch.device("cpu"))
-    before = {name: tensor.clone() for name, tensor in team.parameters.items()}
-    for parameter in team.parameters.values():
+    stack = stack_models(models, torch.device("cpu"))
+    before = {name: tensor.clone() for name, tensor in stack.parameters.items()}
+    for parameter in stack.parameters.values():
         parameter.data += 1.0
         parameter.grad = torch.zeros_like(parameter)
-    Optimiser(team, lr=0.2, weight_decay=0.5).step(0.5)
+    Optimiser(stack, lr=0.2, weight_decay=0.5).step(0.5)
     for name, tensor in before.items():
         share = 0.95 if name in matrices | tables else 1.0
-        torch.testing.assert_close(team.parameters[name].detach(), share * (tensor + 1.0), msg=name)
+        torch.testing.assert_close(stack.parameters[name].detach(), share * (tensor + 1.0), msg=name)
     assert any(name.endswith((".theta", ".scale")) for name in before)
 
 
@@ -306,13 +306,13 @@ def test_class_weights_average_to_one() -> None:
 @pytest.mark.parametrize("runs", [1, 2])
 def test_a_run_is_clipped_by_the_norm_of_its_own_gradient(runs: int) -> None:
     """Gradients of 3 and 4 in two places have a norm of 5; those of the second run a tenth of it."""
-    team = make_team([model("class", Recipe()) for _ in range(runs)], torch.device("cpu"))
-    for parameter, number in zip(team.parameters.values(), (3.0, 4.0), strict=True):
+    stack = stack_models([model("class", Recipe()) for _ in range(runs)], torch.device("cpu"))
+    for parameter, number in zip(stack.parameters.values(), (3.0, 4.0), strict=True):
         parameter.grad = torch.zeros_like(parameter)
         for run in range(runs):
             (parameter.grad[run] if runs > 1 else parameter.grad).view(-1)[0] = number / 10**run
-    team.clip(1.0)
-    for parameter, number in zip(team.parameters.values(), (0.6, 0.8), strict=True):
+    stack.clip(1.0)
+    for parameter, number in zip(stack.parameters.values(), (0.6, 0.8), strict=True):
         assert parameter.grad is not None
         sums = parameter.grad.view(runs, -1).sum(1).tolist()
         assert sums == pytest.approx([number, number / 2][:runs], rel=1e-4)

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mer.pipeline.settings import build_options
-from mer.pipeline.sweep import Sweep, _tpe, run_sweep
-from mer.pipeline.train import train
+from mer.pipeline.training.run import train
+from mer.pipeline.training.settings import build_options
+from mer.pipeline.training.sweep import Sweep, _tpe, run_sweep
 
 from .toy import parts_of_trials
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mer.pipeline.runs import Run
+from mer.pipeline.training.run_folder import Run
 from mer.stages.heads.catalog import CATALOG
 from training.killing import in_a_process
 

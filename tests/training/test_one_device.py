@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 import torch
 
-from mer.pipeline.batches import DialogueBatch
-from mer.pipeline.engine import Trainer
-from mer.pipeline.live import Silent
-from mer.pipeline.model import Layout, parts_of
-from mer.pipeline.prepare import make_arena, prepare
-from mer.pipeline.settings import build_options
+from mer.pipeline.training.batches import DialogueBatch
+from mer.pipeline.training.engine import Trainer
+from mer.pipeline.training.model import DialogueLayout, parts_of
+from mer.pipeline.training.prepare import make_training_data, prepare
+from mer.pipeline.training.progress import Silent
+from mer.pipeline.training.settings import build_options
 from mer.stages.heads.testing import OneDevice
 
 MakeTrainer = Callable[..., Trainer]
@@ -31,9 +31,9 @@ def trainer_of(toy: Path, tmp_path: Path, quick: dict[str, Any], monkeypatch: py
 
     def build(runs: int, **given: Any) -> Trainer:
         prepared = prepare(build_options({**quick, "features": toy, "out": tmp_path / "run", "seeds": runs, **given}))
-        arena = replace(make_arena(prepared), device=torch.device("meta"))
-        models = [prepared.blueprint.build(member.seed) for member in prepared.members]
-        return Trainer(arena, prepared.members, models, lambda finished: None, Silent())
+        data = replace(make_training_data(prepared), device=torch.device("meta"))
+        models = [prepared.blueprint.build(member.seed) for member in prepared.seed_runs]
+        return Trainer(data, prepared.seed_runs, models, lambda finished: None, Silent())
 
     return build
 
@@ -42,7 +42,7 @@ def trainer_of(toy: Path, tmp_path: Path, quick: dict[str, Any], monkeypatch: py
 @pytest.mark.parametrize("runs", [1, 3])
 def test_a_training_step_stays_on_its_device(trainer_of: MakeTrainer, head: str, runs: int) -> None:
     trainer = trainer_of(runs, head=head)
-    batches, window = trainer.epoch_rows(), trainer.arena.whole()
+    batches, window = trainer.epoch_rows(), trainer.data.whole()
     rows = torch.from_numpy(np.stack([batch for batch in batches if isinstance(batch, np.ndarray)])).to("meta")
     with OneDevice():
         trainer.train_step(window, batches[0], rows[0], 0.5)
@@ -54,8 +54,8 @@ def test_dialogue_context_stays_on_its_device(trainer_of: MakeTrainer, context: 
     trainer = trainer_of(1, head="concat", context=context)
     batch = trainer.epoch_rows()[0]
     assert isinstance(batch, DialogueBatch)
-    layout = Layout.of(batch, trainer.arena.device)
-    parts = parts_of(trainer.gatherer.batch(trainer.arena.whole(), batch.rows))
+    layout = DialogueLayout.of(batch, trainer.data.device)
+    parts = parts_of(trainer.gatherer.batch(trainer.data.whole(), batch.rows))
     with OneDevice():
-        torch.stack(list(trainer.team.losses(parts, layout, 0.5).values())).sum().backward()
-        trainer.team.clip(1.0)
+        torch.stack(list(trainer.stack.losses(parts, layout, 0.5).values())).sum().backward()
+        trainer.stack.clip(1.0)

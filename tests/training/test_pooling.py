@@ -13,12 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mer.cache import FeatureBlock, FeatureStore
-from mer.pipeline import pooling
-from mer.pipeline.evaluate import evaluate
-from mer.pipeline.pooling import pool_steps
-from mer.pipeline.settings import build_options
-from mer.pipeline.tensors import Gatherer, Normaliser, Source
-from mer.pipeline.train import train
+from mer.pipeline.results.evaluate import evaluate
+from mer.pipeline.training import pooling
+from mer.pipeline.training.pooling import pool_steps
+from mer.pipeline.training.run import train
+from mer.pipeline.training.settings import build_options
+from mer.pipeline.training.tensors import Gatherer, Normaliser, Source
 from mer.stages.heads.base import ALL_STEPS
 
 CPU = torch.device("cpu")

@@ -14,16 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mer.cache import FeatureBlock, FeatureStore, MerError
-from mer.pipeline.batches import (
-    DialogueBatch,
-    dialogue_batches,
-    dialogues_of,
-    epoch_batches,
-    epoch_shape,
-)
-from mer.pipeline.prepare import make_arena, prepare
-from mer.pipeline.settings import build_options
-from mer.pipeline.tensors import Flat, Gatherer, Normaliser, Source, take
+from mer.pipeline.training.batches import DialogueBatch, dialogue_batches, dialogues_of, epoch_batches, epoch_shape
+from mer.pipeline.training.prepare import make_training_data, prepare
+from mer.pipeline.training.settings import build_options
+from mer.pipeline.training.tensors import Flat, Gatherer, Normaliser, Source, take
 from mer.stages.heads.base import ALL_STEPS
 
 CPU = torch.device("cpu")
@@ -126,11 +120,11 @@ def test_streaming_gives_the_same_batches(toy: Path, audio_pool: int) -> None:
 def test_a_window_holds_as_many_batches_as_fit(toy: Path, quick: dict[str, Any]) -> None:
     """Averaged, an utterance takes 4 x (6 + 4) bytes, so 1000 bytes hold 25: eleven batches of four that share two."""
     prepared = prepare(build_options({**quick, "features": toy, "memory_gb": 1e-6}))
-    arena, whole = make_arena(prepared), prepared.source.window(CPU)
-    gatherer = arena.gatherer(prepared.members, stacked=False)
+    data, whole = make_training_data(prepared), prepared.source.window(CPU)
+    gatherer = data.gatherer(prepared.seed_runs, stacked=False)
     batches = [np.arange(2 * n, 2 * n + 4) for n in range(30)]
     batches += [np.arange(50), np.array([7, 119]), np.array([3])]  # the first of these is too large by itself
-    windows = list(arena.windows(batches))
+    windows = list(data.windows(batches))
     assert [(start, stop) for _, start, stop in windows] == [(0, 11), (11, 22), (22, 30), (30, 31), (31, 33)]
     for window, start, stop in windows:
         for batch in batches[start:stop]:

@@ -19,15 +19,15 @@ from typer.testing import CliRunner
 
 from mer.cache import DamagedError, Fate, FeatureStore, MerError, SpecMismatchError, write_catalogue
 from mer.pipeline.cli import app
-from mer.pipeline.compare import compare, verdict
-from mer.pipeline.evaluate import evaluate
-from mer.pipeline.prepare import prepare
-from mer.pipeline.runs import Predictions, Run
-from mer.pipeline.settings import TrainOptions, build_options
-from mer.pipeline.sweep import best_point, points, read_sweep, run_sweep, write_trials
-from mer.pipeline.train import train
+from mer.pipeline.results.compare import compare, verdict
+from mer.pipeline.results.evaluate import evaluate
+from mer.pipeline.training.prepare import prepare
+from mer.pipeline.training.run import train
+from mer.pipeline.training.run_folder import Predictions, Run
+from mer.pipeline.training.settings import TrainOptions, build_options
+from mer.pipeline.training.sweep import best_point, points, read_sweep, run_sweep, write_trials
 from mer.stages.heads.catalog import config_of
-from mer.stages.protocols import LabelSpec
+from mer.stages.interfaces import LabelSpec
 from mer.stages.utterance import Utterance
 
 from .toy import BENCHMARKS, TARGETS, fit, parts_of_trials, toy_features, toy_spec, toy_utterances
@@ -134,7 +134,7 @@ def test_an_utterance_without_any_modality_is_answered_by_the_prior(
     assert any("1 test utterances have no modality; the training prior answers" in n for n in found.facts["notes"])
     assert found.facts["notes"][-1] == "1 of 114 utterances have no usable audio features; it is masked there"
     predictions = found.predictions("official-seed0")
-    prior = found.load_member("official-seed0").prior
+    prior = found.load_model("official-seed0").prior
     bare = predictions.by_prior
     assert sorted(predictions.keys[bare]) == ["s4/d0_u3", "s5/d0_u4"]
     np.testing.assert_array_equal(predictions.outputs[bare], np.repeat(prior[None], 2, axis=0))
@@ -671,7 +671,7 @@ def test_a_sweep_tunes_on_validation_and_goes_on(
     file = tmp_path / "sweep.toml"
     file.write_text('method = "grid"\n[space]\n"train.lr" = [1e-6, 0.03]\n"head.input_dropout" = [0.0]\n')
     options = build_options({**quick, "features": toy, "out": tmp_path / "best", "train.epochs": 8})
-    import mer.pipeline.sweep as module
+    import mer.pipeline.training.sweep as module
 
     calls = []
 

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from mer.cache import FeatureSpec
-from mer.pipeline.runs import Run
-from mer.pipeline.settings import build_options
-from mer.pipeline.train import train
-from mer.stages.protocols import LabelSpec
+from mer.pipeline.training.run import train
+from mer.pipeline.training.run_folder import Run
+from mer.pipeline.training.settings import build_options
+from mer.stages.interfaces import LabelSpec
 from mer.stages.utterance import Utterance
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"

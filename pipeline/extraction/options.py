@@ -1,0 +1,63 @@
+"""What the user asked of `mer extract`: what decides the numbers, and, apart from it, how the work is carried out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class ExtractOptions:
+    """Which corpus, which utterances, which features. Everything here may enter a spec or the provenance."""
+
+    corpus: str
+    root: Path | None = None
+    out: Path | None = None
+    """Catalogue to write; None means `cache/<corpus>.h5`."""
+    encoders: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Per modality the names, hub ids or folders of its encoders; an absent modality is not extracted."""
+    preset: str = ""
+    layers: Mapping[str, str] = field(default_factory=dict)
+    """Per modality `last`, `-4:`, a list such as `6,9,12`, or `all`."""
+    precision: str = "auto"
+    """`float32`, `bfloat16`, or `auto`: bfloat16 on a GPU, float32 elsewhere."""
+    dtype: str = "float16"
+    face_fps: float = 5.0
+    face_policy: str = "speaking"
+    face_detector: str = "auto"
+    """`auto`, `yunet`, `cascade`, or the path of a YuNet ONNX file."""
+    channel: str | None = None
+    """`center`, `mean` or `first`; None takes the corpus' own."""
+    max_audio_seconds: float | None = None
+    """Sound longer than this is encoded in overlapping chunks; None takes the encoder's default."""
+    split: str | None = None
+    limit: int | None = None
+    retry_failed: bool = False
+    transcribe: str | None = None
+    """Whisper checkpoint that writes the transcript of clips without one."""
+    trust_remote_code: bool = False
+    corpus_options: Mapping[str, object] = field(default_factory=dict)
+
+    @property
+    def catalogue(self) -> Path:
+        """Path of the catalogue this run writes."""
+        return self.out if self.out is not None else Path("cache") / f"{self.corpus.rpartition(':')[2]}.h5"
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How the work is carried out. Nothing here can change a number, so nothing here is ever hashed."""
+
+    device: str = "auto"
+    workers: int = 0
+    """Processes on this machine; 0 works in this process."""
+    scheduler: str | None = None
+    """Address of a running Dask scheduler."""
+    decode_threads: int = 0
+    """Clips decoded at once in one process; 0 chooses by the number of cores."""
+    budget: int | None = None
+    """Upper bound on one batch in the encoder's own units; None lets it be found."""
+    keep_faces: bool = False
+    max_failures: int | None = None
+    """Failed utterances tolerated before the exit code is 1; None tolerates any number short of all."""

@@ -1,0 +1,140 @@
+"""From the spec of stored features back to the encoder and the media settings that make equal features now."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mer.cache import FeatureSpec, MerError, SpecMismatchError
+from mer.stages.interfaces import Encoder
+
+from .decoding import sound_inputs
+
+NAMED_APART = frozenset({"checkpoint", "layers", "precision", "trust_remote_code", "resolved", "name"})
+"""Fields of an encoder that are not plain options."""
+
+
+def restore_encoder(spec: FeatureSpec, name: str | None = None, trust_remote_code: bool = False) -> Encoder:
+    """Find the encoder of a spec again and check that it makes equal features.
+
+    Parameters
+    ----------
+    spec
+        What the features are.
+    name
+        Encoder name, hub id or folder to use instead of the one the spec names; needed when that was a local folder.
+    trust_remote_code
+        Let the checkpoint run Python code of its own, where the spec's did, and import an encoder that the spec names
+        as `module:Attr`.
+
+    Raises
+    ------
+    SpecMismatchError
+        If what is found now differs from what made the features; the message names the differences.
+    MerError
+        If the encoder cannot be found, or is code that nobody here has trusted.
+    """
+    from mer.stages.encoders.catalog import make_encoder
+
+    found = spec.encoder
+    wanted = name or _checkpoint(spec)
+    if ":" in wanted and not name and not trust_remote_code:  # a shared run could name any module of this machine
+        raise MerError(
+            f"the {spec.modality} encoder {spec.name!r} asks to run Python code, {wanted}; read that code, and if you "
+            "trust it add --trust-remote-code, or register it under the entry points mer.encoders by a plain name"
+        )
+    layers = found.get("layers")
+    choice = "all" if spec.stack > 1 else ",".join(map(str, layers)) if isinstance(layers, list) else "last"
+    precision = str(found.get("precision") or "float32")
+    try:
+        plain = make_encoder(spec.modality, wanted, choice, precision, trust_remote_code)
+        options = {
+            field.name: found[field.name]
+            for field in dataclasses.fields(plain)  # type: ignore[arg-type]
+            if field.name in found and field.name not in NAMED_APART
+        }
+        resolved: Encoder = dataclasses.replace(plain, **options).resolve()  # type: ignore[type-var]
+    except MerError as error:
+        advice = "" if name else f"; if it was a folder of yours, name it with --{spec.modality}-encoder"
+        raise MerError(f"the {spec.modality} encoder {spec.name!r} cannot be had again: {error}{advice}") from error
+    made = resolved.spec(spec.inputs, spec.dtype)
+    if made.fingerprint != spec.fingerprint:
+        raise SpecMismatchError(
+            f"the {spec.modality} encoder {wanted!r} is not the one these features were made with; it differs in "
+            f"{_differences(made.encoder, found) or 'its width'}"
+        )
+    return resolved
+
+
+def restore_finder(spec: FeatureSpec, file: Path | None = None) -> Any:
+    """Find the face finder of a face spec again and check that it makes equal crops.
+
+    Parameters
+    ----------
+    spec
+        What the features are.
+    file
+        Where the detector's weights lie, when they were a file of the user's.
+
+    Raises
+    ------
+    SpecMismatchError
+        If the detector or its algorithm differs now.
+    MerError
+        If the detector cannot be had, or is one that is read from no file.
+    """
+    from mer.stages.faces.finder import resolve_finder
+
+    wanted: Mapping[str, Any] = {key: value for key, value in spec.inputs.items() if key not in ("fps", "channel")}
+    if file is not None and wanted["detector"] != "yunet":
+        raise MerError(f"the faces of {spec.set_name} were found with {wanted['detector']}; leave out --face-detector")
+    region = wanted.get("region")
+    finder = resolve_finder(
+        str(wanted["detector"]),
+        file,
+        size=int(wanted["size"]),
+        margin=float(wanted["margin"]),
+        policy=str(wanted["policy"]),
+        region=tuple(region) if region else None,
+    )
+    if finder.identity() != dict(wanted):
+        advice = "" if finder.sha256 == wanted.get("weights_sha256") else "; name its file with --face-detector"
+        raise SpecMismatchError(
+            f"faces would not be found as they were for the features {spec.set_name}; what differs: "
+            f"{_differences(finder.identity(), wanted)}{advice}"
+        )
+    return finder
+
+
+def check_sound(spec: FeatureSpec) -> None:
+    """Check that sound is still prepared as it was for an audio spec.
+
+    Raises
+    ------
+    SpecMismatchError
+        If the rate or the resampler differs now.
+    """
+    now = sound_inputs(str(spec.inputs.get("channel")))
+    if now != dict(spec.inputs):
+        raise SpecMismatchError(
+            f"sound is not prepared as it was for the features {spec.set_name}; what differs: "
+            f"{_differences(now, spec.inputs)}"
+        )
+
+
+def _checkpoint(spec: FeatureSpec) -> str:
+    checkpoint = str(spec.encoder.get("checkpoint") or spec.name)
+    revision = spec.encoder.get("revision")
+    return f"{checkpoint}@{revision}" if revision and "@" not in checkpoint else checkpoint
+
+
+def _differences(now: Mapping[str, Any], then: Mapping[str, Any]) -> str:
+    keys = [key for key in sorted({*now, *then}) if now.get(key) != then.get(key)]
+    return ", ".join(f"{key} ({_short(then.get(key))} then, {_short(now.get(key))} now)" for key in keys)
+
+
+def _short(value: Any) -> str:
+    text = "nothing" if value in (None, "") else str(value)
+    return text if len(text) <= 24 else f"{text[:12]}…"

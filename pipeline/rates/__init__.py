@@ -1,0 +1,1 @@
+"""What `mer bench` measures."""

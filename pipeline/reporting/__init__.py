@@ -1,0 +1,1 @@
+"""Pages, tables and pictures of caches and runs."""

@@ -1,0 +1,1 @@
+"""From a cache to trained heads: load, split, prepare, fit, score, save."""

@@ -1,0 +1,1 @@
+"""Faces in a clip: found, followed, chosen and cut out."""

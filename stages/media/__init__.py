@@ -1,0 +1,1 @@
+"""Clips: their streams, sound, pictures and words."""

@@ -1,0 +1,441 @@
+"""Reading a clip: its sound as a 16 kHz mono waveform and its picture as frames, in one pass over the file.
+
+Decoding is FFmpeg's, through PyAV. Sound is placed by its timestamps, so that it stays in step with the picture:
+where a stream starts late or loses packets there is silence of that length, and a note says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mer.cache import MerError
+
+from ..interfaces import SAMPLE_RATE_HZ, Waveform
+from .frames import FrameSink, Picture
+from .picture import FrameClock, PictureReader
+from .sound import SoundReader
+
+CHANNELS = ("center", "mean", "first")
+SHORTEST_SOUND_SECONDS = 0.025
+"""One step of the wav2vec2 family sees 400 samples; less sound than that has no features."""
+
+# Demuxers of media files. Playlists (HLS, concat, DASH) are left out: they open other files on the reader's behalf.
+FORMATS = (
+    "mov,mp4,m4a,3gp,3g2,mj2,avi,matroska,webm,mpeg,mpegts,mpegvideo,wav,w64,flac,mp3,ogg,aac,ac3,aiff,au,caf,amr,"
+    "asf,flv,m4v,h264,hevc,dv,mxf,nut,ivf,gif,rm,wv,ape,sph"
+)
+# Containers in which seeking lands on the right sample or frame; the others are read from the start. Matroska's
+# timestamps are whole milliseconds, which is exact enough for a frame and not for a sample.
+SEEKABLE = {"audio": {"mov", "wav", "w64", "flac"}, "video": {"mov", "matroska", "avi"}}
+# Containers in which FFmpeg writes the time of the end for the length, the time before the first stream included.
+COUNTED_FROM_ZERO = {"matroska", "nut"}
+SEEK_PREROLL_SECONDS = 1.0
+SEEK_WORTH_SECONDS = 4.0
+PROBE_PACKETS = 3000
+
+
+class MediaError(MerError):
+    """Raised when a clip cannot be read at all; the message names the file and says why."""
+
+
+@dataclass(frozen=True)
+class MediaRequest:
+    """What is wanted from a clip. Every field can change the numbers."""
+
+    sound: bool = True
+    frames_fps: float | None = None
+    """Frames wanted per second, or None for no picture."""
+    channel: str = "mean"
+    """Mix to mono: `mean` of all channels; `first`; or `center`, the front-centre channel of a surround layout (the
+    third one when a layout of three or more channels is not named) and the first one where there is no centre, which
+    is EmoBox's rule for MELD."""
+    start_seconds: float | None = None
+    """Start of the half-open span, None for the beginning. Zero is where the earlier of sound and picture starts."""
+    end_seconds: float | None = None
+    max_seconds: float | None = None
+    """Read at most this much from the start of the span; what is left out is told in a note."""
+    grey_fps: float | None = None
+    """Rate of grey pictures for the second sink, for following motion at a higher rate than the frames."""
+
+    def __post_init__(self) -> None:
+        if self.channel not in CHANNELS:
+            raise MediaError(f"channel {self.channel!r} is unknown; use one of {', '.join(CHANNELS)}")
+        for name in ("frames_fps", "max_seconds", "grey_fps"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < float("inf"):
+                raise MediaError(f"{name} must be a positive number, got {value!r}")
+        if (self.start_seconds or 0.0) < 0 or not self.start < self.end:
+            raise MediaError(f"span [{self.start_seconds}, {self.end_seconds}) seconds is empty or starts before zero")
+
+    @property
+    def start(self) -> float:
+        """Start of the span in seconds."""
+        return self.start_seconds or 0.0
+
+    @property
+    def end(self) -> float:
+        """End of the span in seconds as asked for, before `max_seconds`; infinite when open."""
+        return float("inf") if self.end_seconds is None else self.end_seconds
+
+    @property
+    def stop(self) -> float:
+        """Where reading stops: the end of the span, or earlier by `max_seconds`."""
+        return min(self.end, self.start + (self.max_seconds or float("inf")))
+
+
+@dataclass(frozen=True)
+class Media:
+    """What was read. A problem string is empty when that half is as asked for (or was not asked for)."""
+
+    waveform: Waveform | None
+    """None when there is no usable sound; `sound_problem` says why."""
+    sound_problem: str
+    duration_seconds: float
+    """Length of what was read: the longer of sound and picture."""
+    picture_seconds: float = 0.0
+    frames: Sequence[tuple[float, Picture]] = ()
+    """The sampled frames when no sink was given; empty otherwise."""
+    picture_problem: str = ""
+    notes: tuple[str, ...] = field(default=())
+    """Oddities that did not stop the reading: damaged packets, gaps, a cut to `max_seconds`."""
+
+
+def media_digest(path: Path) -> bytes:
+    """xxh3-128 of a file's content, 16 bytes.
+
+    Raises
+    ------
+    MediaError
+        If the file cannot be read.
+    """
+    import xxhash
+
+    digest = xxhash.xxh3_128()
+    try:
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    except OSError as error:
+        raise MediaError(f"clip {path} cannot be read: {error.strerror or error}") from error
+    return digest.digest()
+
+
+def read_media(
+    path: Path,
+    request: MediaRequest,
+    on_frame: FrameSink | None = None,
+    on_grey: FrameSink | None = None,
+    threads: int = 1,
+) -> Media:
+    """Read the sound and the sampled frames of one clip, or of a span of it, in one pass.
+
+    For every k the first frame at or after k / frames_fps is sampled, once, and handed to `on_frame` with its own
+    time; memory stays flat however long the clip is. `threads` is FFmpeg's thread count per stream; it changes no
+    number, and 1 is best when many clips are read at once.
+
+    Raises
+    ------
+    MediaError
+        If the file is missing, empty or not media.
+    """
+    frames: list[tuple[float, Picture]] = []
+    if request.frames_fps and on_frame is None:
+        on_frame = _collect(frames)
+    with _open(path) as container:
+        streams = _pick_streams(container, request, threads)
+        origin = _origin(container)
+        clip = _Clip(container, streams, origin, _header_seconds(container, origin))
+        reading = _Reading.of(clip, request, on_frame, on_grey)
+        if request.start > SEEK_WORTH_SECONDS:
+            _seek(clip, request.start)
+        _pump(clip, reading, request)
+        return reading.finish(clip, request, frames)
+
+
+def _collect(frames: list[tuple[float, Picture]]) -> FrameSink:
+    def keep(time_seconds: float, picture: Picture) -> None:
+        frames.append((time_seconds, picture))
+
+    return keep
+
+
+# --- opening ------------------------------------------------------------------------------------------------------
+
+
+def open_container(path: Path) -> Any:
+    """Open a file by PyAV, in the formats that corpora come in; it may name no other file or address.
+
+    Raises
+    ------
+    av.FFmpegError, OSError, ValueError
+        Whatever PyAV makes of a file that is no media.
+    """
+    import av
+
+    options = {"protocol_whitelist": "file", "format_whitelist": FORMATS}
+    # PyAV before 19 refuses a file for a tag that is no UTF-8 unless told not to; later ones know no such setting.
+    lenient: dict[str, Any] = {"metadata_errors": "ignore"} if int(av.__version__.partition(".")[0]) < 19 else {}
+    return av.open(f"file:{path}", container_options=options, **lenient)
+
+
+@contextmanager
+def _open(path: Path) -> Iterator[Any]:
+    import av
+
+    try:
+        if not path.is_file():
+            raise MediaError(f"clip {path} {'is not a file' if path.exists() else 'does not exist'}")
+        if path.stat().st_size == 0:
+            raise MediaError(f"clip {path} is empty (0 bytes); copy or download it again")
+        container = open_container(path)
+    except (av.FFmpegError, OSError, ValueError) as error:
+        raise MediaError(
+            f"clip {path} is not readable as media ({_why(error)}); is it truncated, or no media file?"
+        ) from error
+    with container:
+        yield container
+
+
+def _why(error: BaseException) -> str:
+    return str(getattr(error, "strerror", None) or error).splitlines()[0]
+
+
+@dataclass(frozen=True)
+class _Clip:
+    """An open file: its chosen streams (sound, picture), where its time zero lies, and how long it says it is."""
+
+    container: Any
+    streams: dict[str, Any]
+    origin_seconds: float
+    header_seconds: float
+
+    @property
+    def longest_gap(self) -> float:
+        """No true gap is longer than the clip; a larger jump is a damaged timestamp."""
+        return self.header_seconds + 1.0
+
+
+def _pick_streams(container: Any, request: MediaRequest, threads: int) -> dict[str, Any]:
+    """Choose the best stream of each wanted kind: the default one, never a cover picture, only ones with a decoder."""
+    wanted = (["audio"] if request.sound else []) + (["video"] if request.frames_fps or request.grey_fps else [])
+    picked = {}
+    for kind in wanted:
+        stream = container.streams.best(kind)
+        if stream is None or stream.codec_context is None or _is_cover(stream):
+            continue
+        stream.codec_context.thread_count = threads
+        if threads > 1:
+            stream.thread_type = "AUTO"
+        picked[kind] = stream
+    return picked
+
+
+def _is_cover(stream: Any) -> bool:
+    import av
+
+    still = av.stream.Disposition.attached_pic | av.stream.Disposition.timed_thumbnails
+    return bool(stream.disposition & still)
+
+
+def _aspect(stream: Any) -> float:
+    """Width of a pixel over its height; 1 when the file does not say, or says something absurd."""
+    ratio = float(stream.sample_aspect_ratio or 1)
+    return ratio if 0.25 <= ratio <= 4 else 1.0
+
+
+def _origin(container: Any) -> float:
+    """Time zero of a clip: where the earlier of its best sound and picture starts, whichever of them is wanted.
+
+    Times before zero hold what a sound decoder needs to warm up (Opus in Matroska) and are never played.
+    """
+    starts = []
+    for kind in ("audio", "video"):
+        stream = container.streams.best(kind)
+        if stream is not None and stream.start_time is not None and not _is_cover(stream):
+            starts.append(float(stream.start_time * stream.time_base))
+    return max(min(starts, default=0.0), 0.0)
+
+
+def _header_seconds(container: Any, origin_seconds: float) -> float:
+    """Length from time zero on that the header promises; a day when it says nothing."""
+    if not container.duration or container.duration < 0:
+        return 86_400.0
+    before = origin_seconds if COUNTED_FROM_ZERO & set(container.format.name.split(",")) else 0.0
+    return float(container.duration / 1e6 - before)
+
+
+# --- seeking ------------------------------------------------------------------------------------------------------
+
+
+def _seek(clip: _Clip, start_seconds: float) -> None:
+    """Jump to before the span where the container's index is exact; otherwise stay at the beginning.
+
+    The jump leaves room for decoders that need earlier packets (mp3's reservoir, AAC's overlap); it is taken back when
+    any wanted stream would begin after the start of the span.
+    """
+    import av
+
+    names = set(clip.container.format.name.split(","))
+    if not all(names & SEEKABLE[kind] for kind in clip.streams):
+        return
+    target = round((start_seconds - SEEK_PREROLL_SECONDS + clip.origin_seconds) * 1_000_000)
+    try:
+        clip.container.seek(target)
+        landed = _first_times(clip)
+        good = len(landed) == len(clip.streams) and max(landed.values(), default=0.0) * 1e6 <= target + 500_000
+        clip.container.seek(target if good else 0)
+    except av.FFmpegError:
+        clip.container.seek(0)
+
+
+def _first_times(clip: _Clip) -> dict[str, float]:
+    """Seconds of the first packet of each wanted stream from here on."""
+    found: dict[str, float] = {}
+    for count, packet in enumerate(clip.container.demux(*clip.streams.values())):
+        stamp = packet.pts if packet.pts is not None else packet.dts
+        if stamp is not None:
+            found.setdefault(packet.stream.type, float(stamp * packet.time_base))
+        if len(found) == len(clip.streams) or count > PROBE_PACKETS:
+            break
+    return found
+
+
+# --- reading ------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Reading:
+    """State of one pass: the readers, and what went wrong."""
+
+    sound: SoundReader | None
+    picture: PictureReader | None
+    damaged: dict[str, int] = field(default_factory=dict)
+    """Packets that could not be decoded, by kind of stream."""
+    good: dict[str, int] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, clip: _Clip, request: MediaRequest, on_frame: FrameSink | None, on_grey: FrameSink | None) -> _Reading:
+        sound = picture = None
+        if "audio" in clip.streams:
+            sound = SoundReader(request.channel, clip.origin_seconds, request.start, request.stop, clip.longest_gap)
+        if "video" in clip.streams:
+            rate = float(clip.streams["video"].average_rate or 25)
+            picture = PictureReader(
+                FrameClock(clip.origin_seconds, rate, clip.longest_gap),
+                (request.start, request.stop),
+                (request.frames_fps, on_frame) if request.frames_fps and on_frame else None,
+                (request.grey_fps, on_grey) if request.grey_fps and on_grey else None,
+                1 / rate,
+                _aspect(clip.streams["video"]),
+            )
+        return cls(sound, picture)
+
+    def readers(self) -> dict[str, SoundReader | PictureReader]:
+        """Live readers by kind of stream."""
+        pairs: dict[str, SoundReader | PictureReader | None] = {"audio": self.sound, "video": self.picture}
+        return {kind: reader for kind, reader in pairs.items() if reader is not None}
+
+    def finish(self, clip: _Clip, request: MediaRequest, frames: list[tuple[float, Picture]]) -> Media:
+        """Waveform, problems and notes of what was read."""
+        waveform, sound_problem = self._waveform(request)
+        picture_seconds = self.picture.seconds if self.picture else 0.0
+        seconds = max(len(waveform) / SAMPLE_RATE_HZ if waveform is not None else 0.0, picture_seconds)
+        if not self.readers():
+            seconds = max(min(clip.header_seconds, request.stop) - request.start, 0.0)
+        self._note_oddities(clip, request, seconds)
+        picture_problem = self._picture_problem(request)
+        return Media(waveform, sound_problem, seconds, picture_seconds, frames, picture_problem, tuple(self.notes))
+
+    def _waveform(self, request: MediaRequest) -> tuple[Waveform | None, str]:
+        if not request.sound:
+            return None, ""
+        if self.sound is None:
+            return None, "no sound stream"
+        waveform = self.sound.finish()
+        self.notes.extend(self.sound.notes)
+        seconds = len(waveform) / SAMPLE_RATE_HZ
+        if not len(waveform):
+            return None, self._nothing("audio", "sound", request)
+        if not self.sound.finite:
+            return None, "its sound has samples that are not finite numbers (NaN or infinity)"
+        if seconds < SHORTEST_SOUND_SECONDS:
+            return (
+                None,
+                f"its sound lasts {seconds:.3f} s, less than the {SHORTEST_SOUND_SECONDS} s that one feature needs",
+            )
+        return waveform, ""
+
+    def _picture_problem(self, request: MediaRequest) -> str:
+        if not request.frames_fps:
+            return ""
+        if self.picture is None:
+            return "no picture stream"
+        return "" if self.picture.sampled else self._nothing("video", "picture", request)
+
+    def _nothing(self, kind: str, what: str, request: MediaRequest) -> str:
+        if self.damaged.get(kind) and not self.good.get(kind):
+            return f"none of its {self.damaged[kind]} {what} packets can be decoded"
+        if request.start or request.end < float("inf"):
+            until = f"between {request.start:.2f} and {request.end:.2f}"
+            return f"no {what} {until if request.end < float('inf') else f'after {request.start:.2f}'} s"
+        return f"its {what} stream is empty"
+
+    def _note_oddities(self, clip: _Clip, request: MediaRequest, seconds: float) -> None:
+        for kind, count in self.damaged.items():
+            self.notes.append(f"{count} damaged {'sound' if kind == 'audio' else 'picture'} packets were left out")
+        if self.picture is not None and self.picture.clock.impossible:
+            self.notes.append(f"{self.picture.clock.impossible} of {self.picture.decoded} picture times are impossible")
+        promised = min(clip.header_seconds, request.end) - request.start
+        if request.stop < min(clip.header_seconds, request.end):
+            self.notes.append(f"cut to the first {seconds:.2f} of {promised:.2f} s")
+        elif clip.container.duration and self.readers() and seconds < promised - 0.5:
+            self.notes.append(f"ends after {seconds:.2f} of the {promised:.2f} s its header promises")
+
+
+def _pump(clip: _Clip, reading: _Reading, request: MediaRequest) -> None:
+    """Demux and decode until every reader has its span or the file ends, stepping over damaged packets."""
+    import av
+
+    readers = reading.readers()
+    if not readers:
+        return
+    packets = clip.container.demux(*clip.streams.values())
+    while not all(reader.done for reader in readers.values()):
+        try:
+            packet = next(packets, None)
+        except av.FFmpegError as error:
+            reading.notes.append(f"the file breaks off: {_why(error)}")
+            _drain(clip, reading)
+            return
+        if packet is None:
+            return
+        _decode(packet.stream.type, packet, packet.stream.codec_context, reading, request.start + clip.origin_seconds)
+
+
+def _drain(clip: _Clip, reading: _Reading) -> None:
+    for kind, stream in clip.streams.items():
+        _decode(kind, None, stream.codec_context, reading, 0.0)
+
+
+def _decode(kind: str, packet: Any, decoder: Any, reading: _Reading, start_seconds: float) -> None:
+    import av
+
+    reader = reading.readers()[kind]
+    if reader.done:
+        return
+    try:
+        frames = decoder.decode(packet)
+    except av.FFmpegError:
+        # Packets before the span only warm the decoder up; after a seek their failing is normal.
+        stamp = packet.pts if packet is not None else None
+        if stamp is None or float(stamp * packet.time_base) >= start_seconds:
+            reading.damaged[kind] = reading.damaged.get(kind, 0) + 1
+        return
+    for frame in frames:
+        reading.good[kind] = reading.good.get(kind, 0) + 1
+        reader.feed(frame)

@@ -1,0 +1,1 @@
+"""Speech in a clip, written down by a recogniser."""
