@@ -6,6 +6,7 @@ import ast
 import subprocess
 import sys
 import tomllib
+from graphlib import CycleError, TopologicalSorter
 from importlib.metadata import files
 from pathlib import Path
 
@@ -64,3 +65,32 @@ def test_help_imports_nothing_heavy() -> None:
     code = "import sys, mer.pipeline.cli; print(' '.join(sorted({name.split('.')[0] for name in sys.modules})))"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert not HEAVY & set(loaded)
+
+
+def graph() -> dict[str, set[str]]:
+    """Module to the modules of the project that it imports, wherever in the file."""
+    names = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in sources()}
+    known = {name.removesuffix(".__init__"): name for name in names}
+    found: dict[str, set[str]] = {}
+    for name, path in names.items():
+        package = name.split(".")[:-1]
+        edges = found.setdefault(name.removesuffix(".__init__"), set())
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.ImportFrom):
+                continue
+            base = package[: len(package) - node.level + 1] if node.level else []
+            module = ".".join([*base, *(node.module or "").split(".")]).strip(".").removeprefix("mer.")
+            for alias in node.names:
+                inner = f"{module}.{alias.name}"
+                edges |= {inner if inner in known else module} & known.keys()
+    return found
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    edges = graph()
+    assert len(edges) > 150
+    assert edges["pipeline.commands.train"] >= {"pipeline.training.run"}
+    try:
+        list(TopologicalSorter(edges).static_order())
+    except CycleError as error:
+        pytest.fail(f"these import each other in a circle: {' -> '.join(error.args[1])}")

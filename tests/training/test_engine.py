@@ -353,7 +353,7 @@ def test_a_thinned_stack_goes_on(
     honest = getattr(Trainer, method)
 
     def stop(self: Trainer, *arguments: Any) -> None:
-        if len(self.members) < 4:
+        if len(self.seed_runs) < 4:
             raise KeyboardInterrupt
         honest(self, *arguments)
 

@@ -11,7 +11,7 @@ import pytest
 FAULTS = """
 import resource, sys
 import numpy as np
-from mer.pipeline.host_memory import keep_freed_batches
+from mer.pipeline.training.host_memory import keep_freed_batches
 
 if sys.argv[1] == "kept":
     keep_freed_batches()
