@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,8 +12,8 @@ from typing import Any
 from mer.cache import MerError, canonical_json
 
 from . import hub
+from .config_files import FUNASR_SETTINGS, SETTINGS, read_config, read_json
 from .demo import DEMO_NAMES, demo_folder
-from .funasr_config import read_funasr_config
 from .weights import scan_weights, weight_files
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -88,38 +87,6 @@ def open_checkpoint(folder: Path, label: str, revision: str, trust_remote_code: 
     return Checkpoint(label, str(folder), revision, scan_weights(files), _hash_settings(folder, trust_remote_code))
 
 
-def read_config(folder: Path) -> dict[str, Any]:
-    """Configuration of a checkpoint folder.
-
-    Raises
-    ------
-    MerError
-        If there is none or it cannot be read.
-    """
-    if (folder / "config.json").is_file():
-        return read_json(folder / "config.json")
-    if (folder / "config.yaml").is_file():
-        return read_funasr_config(folder / "config.yaml")
-    raise MerError(f"checkpoint folder {folder} has no config.json; name the folder that holds config.json and weights")
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object.
-
-    Raises
-    ------
-    MerError
-        If the file is not one.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(content, dict):
-            raise ValueError("it is not a JSON object")
-    except (OSError, ValueError) as error:
-        raise MerError(f"{path} cannot be read ({error}); fetch the checkpoint again") from error
-    return content
-
-
 def refuse_remote_code(config: Mapping[str, Any], label: str, trusted: bool) -> None:
     """Refuse a checkpoint that comes with its own Python code, unless that is trusted."""
     if config.get("auto_map") and not trusted:
@@ -131,7 +98,7 @@ def refuse_remote_code(config: Mapping[str, Any], label: str, trusted: bool) -> 
 
 def _hash_settings(folder: Path, with_code: bool) -> str:
     digest = hashlib.sha256()
-    names = [name for name in (*hub.SETTINGS, *hub.FUNASR_SETTINGS) if (folder / name).is_file()]
+    names = [name for name in (*SETTINGS, *FUNASR_SETTINGS) if (folder / name).is_file()]
     if with_code:
         names += sorted(path.name for path in folder.glob("*.py"))
     for name in names:

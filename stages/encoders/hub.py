@@ -8,31 +8,14 @@ from pathlib import Path
 
 from mer.cache import MerError
 
+from .config_files import FUNASR_SETTINGS, SETTINGS, read_config
+from .families import FAMILIES
+from .preprocessing import find_preprocessing
+from .weights import weight_files
+
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 TIMEOUT_SECONDS = 10.0
 """A hub that does not answer within this is taken for unreachable."""
-
-SETTINGS = (
-    "config.json",
-    "preprocessor_config.json",
-    "processor_config.json",
-    "video_preprocessor_config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "vocab.txt",
-    "merges.txt",
-    "spm.model",
-    "spiece.model",
-    "sentencepiece.bpe.model",
-    "tokenizer.model",
-)
-"""Files beside the weights that decide what an encoder computes."""
-
-FUNASR_SETTINGS = ("config.yaml",)
-"""The same in a repository of FunASR's layout, which has no config.json."""
 
 
 def fetch_checkpoint(repository: str, revision: str = "", with_code: bool = False) -> tuple[Path, str]:
@@ -98,11 +81,6 @@ def files_needed(names: Sequence[str], with_code: bool = False) -> list[str]:
 def _local_snapshot(repository: str, revision: str, with_code: bool) -> Path | None:
     """Folder of a snapshot that an earlier run fetched completely, or None."""
     from huggingface_hub import snapshot_download
-
-    from .checkpoint import read_config
-    from .families import FAMILIES
-    from .preprocessing import find_preprocessing
-    from .weights import weight_files
 
     try:
         wanted = [*SETTINGS, *FUNASR_SETTINGS, *(["*.py"] if with_code else [])]

@@ -8,7 +8,7 @@ from typing import Any
 
 from mer.cache import MerError
 
-from .checkpoint import Checkpoint, read_json
+from .config_files import read_json
 
 NESTED = "processor_config.json"
 """What transformers 5 saves a whole processor to: one object per part."""
@@ -32,7 +32,7 @@ def find_preprocessing(folder: Path, parts: Sequence[str]) -> tuple[str, dict[st
     return None
 
 
-def read_preprocessing(checkpoint: Checkpoint, parts: Sequence[str]) -> tuple[str, dict[str, Any]]:
+def read_preprocessing(folder: Path, label: str, parts: Sequence[str]) -> tuple[str, dict[str, Any]]:
     """Name of the file and settings of a processor; empty where a family needs none.
 
     Raises
@@ -42,11 +42,11 @@ def read_preprocessing(checkpoint: Checkpoint, parts: Sequence[str]) -> tuple[st
     """
     if not parts:
         return "", {}
-    found = find_preprocessing(Path(checkpoint.folder), parts)
+    found = find_preprocessing(folder, parts)
     if found is None:
         auto = "Auto" + parts[-1].title().replace("_", "")
         raise MerError(
-            f"checkpoint {checkpoint.label} has no {USUAL}, which says how its inputs are prepared; with the ID of the "
-            f"checkpoint it was made from, run {auto}.from_pretrained(ID).save_pretrained({checkpoint.folder!r})"
+            f"checkpoint {label} has no {USUAL}, which says how its inputs are prepared; with the ID of the "
+            f"checkpoint it was made from, run {auto}.from_pretrained(ID).save_pretrained({str(folder)!r})"
         )
     return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from mer.cache import FeatureSpec, MerError
@@ -61,7 +62,7 @@ class PretrainedEncoder:
 
     def preprocessing(self) -> tuple[str, dict[str, Any]]:
         """How the checkpoint wants its inputs prepared, and the file that says so."""
-        return read_preprocessing(self.found, self.family.prepared_by)
+        return read_preprocessing(Path(self.found.folder), self.found.label, self.family.prepared_by)
 
     def choice(self) -> tuple[LayerChoice, int, int]:
         """Layers chosen, depth of the model, width of one layer."""
