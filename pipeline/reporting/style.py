@@ -1,4 +1,4 @@
-"""The look of the report page, light and dark."""
+"""The look of the pages, light and dark, and of pictures on their own."""
 
 CSS = """
 :root {
@@ -67,8 +67,25 @@ svg .y, svg .name { text-anchor: end } svg .name { fill: var(--ink); font-size: 
 svg .grid { stroke: var(--line); stroke-width: 1 } svg .reference { stroke: var(--soft); stroke-dasharray: 4 4 }
 svg .line { fill: none; stroke-width: 2; stroke-linejoin: round } svg .faint { stroke-width: 1; opacity: .35 }
 svg .interval { stroke-width: 3; stroke-linecap: round; opacity: .45 } svg .seed { fill: var(--soft); opacity: .7 }
+svg .frame { fill: none; stroke: var(--line) } svg .share { fill-opacity: .8 } svg .agree { fill: var(--soft) }
+svg .answer { fill: var(--ink) } svg .cursor { stroke: var(--ink); stroke-width: 1.5 } svg.lanes { cursor: pointer }
 svg .point { stroke-width: 1.6; fill-opacity: .75 } svg .dot { stroke: var(--card) }
 details summary { cursor: pointer; color: var(--soft) } details[open] summary { margin-bottom: 8px }
 footer { margin-top: 48px; color: var(--soft); font-size: 13px }
 @media print { body { background: none } .tile, .card { break-inside: avoid } }
 """
+
+PICTURE_CSS = """
+svg { --ink: #1c2128; --soft: #5b6572; --line: #dfe3e8; --page: #ffffff; --card: #ffffff; --accent: #2f6fb4;
+  --c0: #2f6fb4; --c1: #e08a1e; --c2: #c2453b; --c3: #3a9188; --c4: #8a5fb0;
+  --c5: #7f8a2b; --c6: #c9679b; --c7: #6b7785; --c8: #98662f; --c9: #35a0c4; font-family: Helvetica, Arial, sans-serif }
+text { fill: var(--soft); font-size: 11px } .label, .x { text-anchor: middle } .y, .name { text-anchor: end }
+.name { fill: var(--ink); font-size: 12.5px } .answer { fill: var(--ink) }
+.grid { stroke: var(--line); stroke-width: 1 } .reference { stroke: var(--soft); stroke-dasharray: 4 4 }
+.line { fill: none; stroke-width: 2; stroke-linejoin: round } .faint { stroke-width: 1; opacity: .35 }
+.interval { stroke-width: 3; stroke-linecap: round; opacity: .45 } .seed { fill: var(--soft); opacity: .7 }
+.point { stroke-width: 1.6; fill-opacity: .75 } .dot { stroke: var(--card) }
+.frame { fill: none; stroke: var(--line) } .share { fill-opacity: .8 } .agree { fill: var(--soft) }
+.cursor { display: none }
+"""
+"""Style of an SVG file of its own: the light colours, on white."""

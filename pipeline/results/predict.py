@@ -5,17 +5,14 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from mer.cache import (
     Catalogue,
-    FeatureBlock,
     FeatureSpec,
     FeatureStore,
     MerError,
@@ -29,11 +26,8 @@ from ..extraction.decoding import Job, TaskSettings
 from ..extraction.plan import index_set
 from ..extraction.restore import check_sound, restore_encoder, restore_finder
 from ..extraction.tasks import EncodingSet, ShardTask, run_task
-from ..training.batches import DialogueBatch, dialogues_of
-from ..training.model import DialogueLayout, probabilities
-from ..training.run_folder import LoadedModel, Run
-from ..training.shared import WINDOW_TURNS
-from ..training.tensors import Flat
+from ..training.run_folder import Run
+from .forward import flat_of, outputs_of
 
 
 @dataclass(frozen=True)
@@ -48,7 +42,7 @@ class Asked:
         """Why there is no clip where one was named, or empty."""
         if self.clip is None or self.clip.is_file():
             return ""
-        return "is a folder; name the clips in it" if self.clip.is_dir() else "no such file; name a clip"
+        return "is a folder without media files" if self.clip.is_dir() else "no such file; name a clip"
 
 
 @dataclass(frozen=True)
@@ -140,13 +134,13 @@ def predict_clips(
             face_detector,
         )
         pooling = run.pooling()
-        flats = {m: _flat(run, store.load(spec.set_name), m, pooling) for m, spec in run.specs.items()}
+        flats = {m: flat_of(run, store.load(spec.set_name), m, pooling) for m, spec in run.specs.items()}
         fates = {m: store.sets[spec.set_name] for m, spec in run.specs.items()}
     present = {m: np.asarray((flat.lengths > 0).numpy()) for m, flat in flats.items()}
     if not np.any(list(present.values())):
         why = "; ".join(f"{m}: {_reason(asked[0], m, fates[m].reasons[0])}" for m in run.specs)
         raise MerError(f"nothing to go by: no clip has any modality of the run ({why})")
-    outputs = np.stack([_outputs(run, run.load_model(m["name"]), flats, present) for m in run.members])
+    outputs = np.stack([outputs_of(run, run.load_model(m["name"]), flats, present) for m in run.members])
     answers = []
     for row, one in enumerate(asked):
         missing = {m: _reason(one, m, fates[m].reasons[row]) for m in run.specs if not present[m][row]}
@@ -207,38 +201,6 @@ def _job(number: int, asked: Asked) -> Job:
         text_source=source,
         media_source=source,
     )
-
-
-def _flat(run: Run, block: FeatureBlock, modality: str, pooling: Mapping[str, int]) -> Flat:
-    """Features of all clips, in the form training gathers from."""
-    some = np.array([bool(block.valid[a:b].any()) for a, b in pairwise(block.offsets)])
-    lengths = np.where(some, np.diff(block.offsets), 0).astype(np.int64)
-    return Flat.of(block, lengths, run.recipe.steps(modality), pooling.get(modality, 1), torch.device("cpu"))
-
-
-def _outputs(
-    run: Run, member: LoadedModel, flats: Mapping[str, Flat], present: Mapping[str, npt.NDArray[np.bool_]]
-) -> npt.NDArray[np.float64]:
-    """Probabilities of one model, shape (clips, outputs); the training prior where a clip has nothing."""
-    some = np.any(np.stack(list(present.values())), axis=0)
-    rows = torch.from_numpy(np.flatnonzero(some))
-    values, valid, there = {}, {}, {}
-    for modality, flat in flats.items():
-        longest = int(flat.lengths[rows].max())
-        most = run.recipe.steps(modality) or longest
-        steps = max(1, min(longest, most))
-        values[modality], valid[modality] = flat.gather(rows, steps, member.normalisers[modality])
-        there[modality] = flat.lengths[rows] > 0
-    layout = None
-    if run.facts["context"] != "none":
-        turns = np.arange(len(rows))
-        windows = dialogues_of(turns, ["clips"] * len(rows), turns, WINDOW_TURNS)
-        layout = DialogueLayout.of(DialogueBatch.of(windows), torch.device("cpu"))
-    with torch.inference_mode():
-        raw, _ = member.model((values, valid, there, torch.zeros(len(rows))), layout)
-    outputs = np.repeat(member.prior[None].astype(np.float64), len(some), axis=0)
-    outputs[some] = probabilities(run.kind, raw).numpy()
-    return outputs
 
 
 def _reason(asked: Asked, modality: str, stored: str) -> str:

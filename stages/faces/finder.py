@@ -131,12 +131,12 @@ class FaceWatcher:
     crops of candidates beyond 32 MiB wait in a temporary file.
     """
 
-    def __init__(self, finder: FaceFinder, detector: Yunet | Cascade, region: Region | None) -> None:
+    def __init__(self, finder: FaceFinder, detector: Yunet | Cascade, region: Region | None, crops: Any = None) -> None:
         self._finder = finder
         self._detector = detector
         self._region = region
         self._linker = Linker()
-        self._crops = _CropPile(finder.size)
+        self._crops = _CropPile(finder.size) if crops is None else crops
         self._times: list[float] = []
         self._grey: list[tuple[float, Picture]] = []
         self._older: list[tuple[float, Picture]] = []

@@ -192,9 +192,8 @@ def join_returns(tracks: list[Track]) -> list[Track]:
         for earlier in joined:
             if earlier.steps[-1] >= track.steps[0] or earlier.look is None or track.look is None:
                 continue
-            distance, size = _apart(_place(earlier.faces[-1]), _place(track.faces[0]))
             alike = float(earlier.look @ track.look)
-            if distance < 1.0 and size < LOG_SIZE_GATE and alike > likeness:
+            if same_place(earlier.faces[-1], track.faces[0]) and alike > likeness:
                 best, likeness = earlier, alike
         if best is None:
             joined.append(track)
@@ -203,6 +202,12 @@ def join_returns(tracks: list[Track]) -> list[Track]:
             getattr(best, name).extend(getattr(track, name))
         best.look, best.last_look = track.look, track.last_look
     return joined
+
+
+def same_place(one: Face, other: Face) -> bool:
+    """Whether two faces are near each other in the picture, and of one size, as they are from one camera position."""
+    distance, size = _apart(_place(one), _place(other))
+    return distance < 1.0 and size < LOG_SIZE_GATE
 
 
 def _place(face: Face) -> npt.NDArray[np.float32]:

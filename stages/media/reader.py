@@ -15,7 +15,7 @@ from typing import Any
 from mer.cache import MerError
 
 from ..interfaces import SAMPLE_RATE_HZ, Waveform
-from .frames import FrameSink, Picture
+from .frames import FrameSink, Picture, SoundSink
 from .picture import FrameClock, PictureReader
 from .sound import SoundReader
 
@@ -92,7 +92,7 @@ class Media:
     """What was read. A problem string is empty when that half is as asked for (or was not asked for)."""
 
     waveform: Waveform | None
-    """None when there is no usable sound; `sound_problem` says why."""
+    """None when there is no usable sound, `sound_problem` says why; and when a sink took it."""
     sound_problem: str
     duration_seconds: float
     """Length of what was read: the longer of sound and picture."""
@@ -102,6 +102,30 @@ class Media:
     picture_problem: str = ""
     notes: tuple[str, ...] = field(default=())
     """Oddities that did not stop the reading: damaged packets, gaps, a cut to `max_seconds`."""
+
+
+@dataclass(frozen=True)
+class MediaFacts:
+    """What the header of a file says."""
+
+    seconds: float | None
+    """Length; None where the header has none."""
+    sound: bool
+    picture: bool
+
+
+def media_facts(path: Path) -> MediaFacts:
+    """Read what the header of a file says of it; nothing is decoded.
+
+    Raises
+    ------
+    MediaError
+        If the file is missing, empty or not media.
+    """
+    with _open(path) as container:
+        streams = _pick_streams(container, MediaRequest(frames_fps=1.0), 1)
+        seconds = _header_seconds(container, _origin(container)) if container.duration else None
+    return MediaFacts(seconds, "audio" in streams, "video" in streams)
 
 
 def media_digest(path: Path) -> bytes:
@@ -130,12 +154,13 @@ def read_media(
     on_frame: FrameSink | None = None,
     on_grey: FrameSink | None = None,
     threads: int = 1,
+    on_sound: SoundSink | None = None,
 ) -> Media:
     """Read the sound and the sampled frames of one clip, or of a span of it, in one pass.
 
     For every k the first frame at or after k / frames_fps is sampled, once, and handed to `on_frame` with its own
-    time; memory stays flat however long the clip is. `threads` is FFmpeg's thread count per stream; it changes no
-    number, and 1 is best when many clips are read at once.
+    time; memory stays flat however long the clip is, if `on_sound` takes the sound as well, piece by piece. `threads`
+    is FFmpeg's thread count per stream; it changes no number, and 1 is best when many clips are read at once.
 
     Raises
     ------
@@ -149,7 +174,7 @@ def read_media(
         streams = _pick_streams(container, request, threads)
         origin = _origin(container)
         clip = _Clip(container, streams, origin, _header_seconds(container, origin))
-        reading = _Reading.of(clip, request, on_frame, on_grey)
+        reading = _Reading.of(clip, request, on_frame, on_grey, on_sound)
         if request.start > SEEK_WORTH_SECONDS:
             _seek(clip, request.start)
         _pump(clip, reading, request)
@@ -319,10 +344,18 @@ class _Reading:
     notes: list[str] = field(default_factory=list)
 
     @classmethod
-    def of(cls, clip: _Clip, request: MediaRequest, on_frame: FrameSink | None, on_grey: FrameSink | None) -> _Reading:
+    def of(
+        cls,
+        clip: _Clip,
+        request: MediaRequest,
+        on_frame: FrameSink | None,
+        on_grey: FrameSink | None,
+        on_sound: SoundSink | None,
+    ) -> _Reading:
         sound = picture = None
         if "audio" in clip.streams:
-            sound = SoundReader(request.channel, clip.origin_seconds, request.start, request.stop, clip.longest_gap)
+            span = (request.start, request.stop)
+            sound = SoundReader(request.channel, clip.origin_seconds, *span, clip.longest_gap, on_sound)
         if "video" in clip.streams:
             rate = float(clip.streams["video"].average_rate or 25)
             picture = PictureReader(
@@ -344,7 +377,8 @@ class _Reading:
         """Waveform, problems and notes of what was read."""
         waveform, sound_problem = self._waveform(request)
         picture_seconds = self.picture.seconds if self.picture else 0.0
-        seconds = max(len(waveform) / SAMPLE_RATE_HZ if waveform is not None else 0.0, picture_seconds)
+        heard = self.sound.samples / SAMPLE_RATE_HZ if self.sound and not sound_problem else 0.0
+        seconds = max(heard, picture_seconds)
         if not self.readers():
             seconds = max(min(clip.header_seconds, request.stop) - request.start, 0.0)
         self._note_oddities(clip, request, seconds)
@@ -358,8 +392,8 @@ class _Reading:
             return None, "no sound stream"
         waveform = self.sound.finish()
         self.notes.extend(self.sound.notes)
-        seconds = len(waveform) / SAMPLE_RATE_HZ
-        if not len(waveform):
+        seconds = self.sound.samples / SAMPLE_RATE_HZ
+        if not self.sound.samples:
             return None, self._nothing("audio", "sound", request)
         if not self.sound.finite:
             return None, "its sound has samples that are not finite numbers (NaN or infinity)"
@@ -368,7 +402,7 @@ class _Reading:
                 None,
                 f"its sound lasts {seconds:.3f} s, less than the {SHORTEST_SOUND_SECONDS} s that one feature needs",
             )
-        return waveform, ""
+        return (waveform if len(waveform) else None), ""
 
     def _picture_problem(self, request: MediaRequest) -> str:
         if not request.frames_fps:

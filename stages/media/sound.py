@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ..interfaces import SAMPLE_RATE_HZ, Waveform
+
+if TYPE_CHECKING:
+    from .frames import SoundSink
 
 GAP_SECONDS = 0.1
 """Timestamps off by less than this are jitter of the container, not missing sound."""
@@ -49,7 +52,17 @@ def to_mono(frame: Any, channel: str) -> npt.NDArray[np.float32]:
 class SoundReader:
     """Collects the sound of a span, sample by sample where its timestamps say it lies."""
 
-    def __init__(self, channel: str, origin_seconds: float, start: float, stop: float, longest_gap: float) -> None:
+    def __init__(
+        self,
+        channel: str,
+        origin_seconds: float,
+        start: float,
+        stop: float,
+        longest_gap: float,
+        sink: SoundSink | None = None,
+    ) -> None:
+        self.samples = 0
+        """Samples at 16 kHz so far."""
         self.notes: list[str] = []
         self.finite = True
         self.done = False
@@ -59,6 +72,7 @@ class SoundReader:
         self._rate = 0
         self._next: int | None = None
         self._blocks: list[Waveform] = []
+        self._sink = self._blocks.append if sink is None else sink
         self._resampler: Any = None
 
     def feed(self, frame: Any) -> None:
@@ -75,7 +89,7 @@ class SoundReader:
         self.done = self._next >= last
 
     def finish(self) -> Waveform:
-        """Waveform of the span, shape (n,)."""
+        """Waveform of the span, shape (n,); no samples where a sink took them."""
         self._flush()
         return np.concatenate(self._blocks) if self._blocks else np.zeros(0, np.float32)
 
@@ -121,16 +135,20 @@ class SoundReader:
             self.finite = False
             mono = np.nan_to_num(mono, nan=0.0, posinf=0.0, neginf=0.0)
         if self._rate == SAMPLE_RATE_HZ:
-            self._blocks.append(mono)
+            self._keep(mono)
             return
         if self._resampler is None:
             import soxr
 
             # The quality that librosa calls soxr_hq; fed in pieces it gives the same samples as in one go.
             self._resampler = soxr.ResampleStream(self._rate, SAMPLE_RATE_HZ, 1, dtype="float32", quality="HQ")
-        self._blocks.append(self._resampler.resample_chunk(mono))
+        self._keep(self._resampler.resample_chunk(mono))
+
+    def _keep(self, block: Waveform) -> None:
+        self.samples += len(block)
+        self._sink(block)
 
     def _flush(self) -> None:
         if self._resampler is not None:
-            self._blocks.append(self._resampler.resample_chunk(np.zeros(0, np.float32), last=True))
+            self._keep(self._resampler.resample_chunk(np.zeros(0, np.float32), last=True))
             self._resampler = None

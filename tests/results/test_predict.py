@@ -11,60 +11,15 @@ import numpy as np
 import pytest
 import synthetic
 from odd_encoders import Counting
+from results.conftest import Trained
 
-from mer.cache import FeatureStore, MerError, SpecMismatchError
+from mer.cache import MerError, SpecMismatchError
 from mer.pipeline.cli import main
-from mer.pipeline.extraction.options import Execution, ExtractOptions
-from mer.pipeline.extraction.presets import chosen_encoders
 from mer.pipeline.extraction.restore import restore_encoder, restore_finder
-from mer.pipeline.extraction.run import extract
 from mer.pipeline.results.predict import Answer, Asked, predict_clips
-from mer.pipeline.training.run import train
 from mer.pipeline.training.run_folder import Run
-from mer.pipeline.training.settings import build_options
 from mer.stages.encoders.demo import demo_folder
 from mer.stages.faces.finder import resolve_finder
-
-
-class Trained:
-    """A run on a small demo corpus, with its clips."""
-
-    def __init__(self, folder: Path) -> None:
-        self.clips = folder / "clips"
-        self.clips.mkdir()
-        options = ExtractOptions(
-            "demo",
-            root=self.clips,
-            out=folder / "demo.h5",
-            preset="demo",
-            encoders=chosen_encoders("demo"),
-            face_detector="cascade",
-            corpus_options={"clips": 16},
-        )
-        extract(options, Execution(device="cpu", decode_threads=2))
-        self.store = FeatureStore.open(folder / "demo.h5")
-        self.folder = folder
-        self.run = self.train("plain")
-
-    def train(self, name: str, **settings: object) -> Run:
-        given = {
-            "head": "concat",
-            "seeds": 2,
-            "device": "cpu",
-            "train.epochs": 3,
-            "out": self.folder / name,
-            **settings,
-        }
-        return Run.open(train(build_options({"features": self.folder / "demo.h5", **given})).path)
-
-    def asked(self, key: str) -> Asked:
-        row = list(self.store.utterances.keys).index(key)
-        return Asked(self.clips / str(self.store.utterances.media[row]), self.store.utterances.text[row])
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
-    return Trained(tmp_path_factory.mktemp("predict"))
 
 
 def test_clips_of_the_corpus_get_the_probabilities_that_training_recorded(trained: Trained) -> None:
@@ -160,7 +115,9 @@ def test_a_clip_that_fails_leaves_the_others_their_answers(
 ) -> None:
     good = trained.asked(str(trained.store.utterances.keys[-1])).clip
     broken = synthetic.text_as_media(tmp_path / "[broken].mp4")
-    clips = [tmp_path / "gone.mp4", good, tmp_path, broken, good]
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    clips = [tmp_path / "gone.mp4", good, empty, broken, good]
     for extra in ([], ["--json"]):
         with pytest.raises(SystemExit) as left:
             main(["predict", str(trained.run.path), *map(str, clips), "--device", "cpu", *extra])
@@ -168,7 +125,7 @@ def test_a_clip_that_fails_leaves_the_others_their_answers(
     told = capsys.readouterr()
     assert told.err.count("mer: 3 of 5 could not be used; the reasons stand with their answers\n") == 2
     assert "without audio: gone.mp4: no such file; name a clip\n" in told.out
-    assert f"without face: {tmp_path.name}: is a folder; name the clips in it\n" in told.out
+    assert "without face: empty: is a folder without media files\n" in told.out
     assert "without audio: [broken].mp4: " in told.out
     answers = json.loads(told.out[told.out.index('{"run"') :])["clips"]
     assert [answer["failed"] for answer in answers] == [True, False, True, True, False]
@@ -182,17 +139,17 @@ def test_a_clip_that_fails_leaves_the_others_their_answers(
     ("arguments", "words"),
     [
         (["no-such.mp4"], "no such file"),
-        (["."], ".: is a folder"),
+        (["{folder}"], "is a folder without media files"),
         ([], "nothing to predict"),
         (["{clip}", "--text", "a", "--text", "b"], "1 clips and 2 texts"),
     ],
 )
 def test_wrong_input_is_told_in_one_line(
-    trained: Trained, capsys: pytest.CaptureFixture[str], arguments: list[str], words: str
+    trained: Trained, capsys: pytest.CaptureFixture[str], tmp_path: Path, arguments: list[str], words: str
 ) -> None:
     clip = str(trained.asked(str(trained.store.utterances.keys[0])).clip)
     with pytest.raises(SystemExit) as left:
-        main(["predict", str(trained.run.path), *(part.format(clip=clip) for part in arguments)])
+        main(["predict", str(trained.run.path), *(part.format(clip=clip, folder=tmp_path) for part in arguments)])
     assert left.value.code == 1
     told = capsys.readouterr().err.strip()
     assert words in told
