@@ -19,8 +19,8 @@ from mer.cache import (
     write_catalogue,
     write_shard,
 )
-from mer.pipeline.extraction.plan import index_set
-from mer.pipeline.extraction.run import utterance_table
+from mer.pipeline.extraction.known_shards import index_set
+from mer.pipeline.extraction.publish import utterance_table
 from mer.stages.interfaces import LabelSpec
 from mer.stages.utterance import Utterance
 

@@ -10,7 +10,8 @@ import typer
 if TYPE_CHECKING:
     from mer.cache import SetIndex
     from mer.pipeline.extraction.options import ExtractOptions
-    from mer.pipeline.extraction.run import ExtractSummary, Prepared
+    from mer.pipeline.extraction.publish import ExtractSummary
+    from mer.pipeline.extraction.run import Prepared
 
 WHAT = "What to extract"
 HOW = "How to carry it out"
@@ -261,8 +262,8 @@ def _print_plan(prepared: Prepared, options: ExtractOptions) -> None:
         shown.add_row(made.name, *there, str(to_do), str(shards), str(made.spec.dim))
     results.print(shown)
     results.print(f"{len(plan.jobs)} utterances, {plan.utterances_to_do} to work on; nothing was decoded")
-    if prepared.untranscribed:
-        results.print(f"{len(prepared.untranscribed)} clips would be transcribed first")
+    if prepared.listing.untranscribed:
+        results.print(f"{len(prepared.listing.untranscribed)} clips would be transcribed first")
     results.print(f"media to read: {sized(prepared.media_bytes())}")
 
 

@@ -13,12 +13,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import xxhash
-
-from mer.cache import Fate, MerError, canonical_json
+from mer.cache import Fate, MerError
 from mer.stages.faces.crop_cache import crops_path, load_crops, save_crops
 from mer.stages.interfaces import SAMPLE_RATE_HZ, FaceCrops, Waveform
 from mer.stages.media.reader import Media, MediaRequest, read_media
+
+from .jobs import Job
 
 RESAMPLER = "soxr_hq"
 
@@ -30,33 +30,6 @@ def sound_inputs(channel: str) -> dict[str, Any]:
 
 FateOf = tuple[Fate, str]
 OK: FateOf = (Fate.OK, "")
-
-
-def digest_of(value: object) -> bytes:
-    """Digest of a JSON-able value, 16 bytes."""
-    return xxhash.xxh3_128_digest(canonical_json(value).encode())
-
-
-@dataclass(frozen=True)
-class Job:
-    """One utterance to encode: where its inputs lie and what identifies them."""
-
-    key: str
-    text: str | None
-    picture: str | None
-    """Absolute path of the clip, or None when the corpus has none."""
-    sound: str | None
-    """Absolute path of a separate sound file; None means the sound is in the clip."""
-    start_seconds: float | None
-    end_seconds: float | None
-    face_region: tuple[float, float, float, float] | None
-    known_bad: str
-    text_source: bytes
-    media_source: bytes
-
-    def source(self, modality: str) -> bytes:
-        """Digest of what this utterance gives to a modality, 16 bytes."""
-        return self.text_source if modality == "text" else self.media_source
 
 
 @dataclass(frozen=True)

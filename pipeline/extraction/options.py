@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,19 @@ class ExtractOptions:
         """Path of the catalogue this run writes."""
         return self.out if self.out is not None else Path("cache") / f"{self.corpus.rpartition(':')[2]}.h5"
 
+    def recorded(self) -> dict[str, Any]:
+        """What the provenance keeps of the request: nothing of this machine, so that equal runs leave equal bytes."""
+        chosen = {
+            key: value
+            for key, value in dataclasses.asdict(self).items()
+            if key not in {"root", "out", "retry_failed"} and value not in (None, "", {}, False)
+        }
+        chosen["encoders"] = {modality: [_name_of(name) for name in names] for modality, names in self.encoders.items()}
+        chosen["face_detector"] = _name_of(self.face_detector)
+        if self.transcribe:
+            chosen["transcribe"] = _name_of(self.transcribe)
+        return chosen
+
 
 @dataclass(frozen=True)
 class Execution:
@@ -61,3 +76,9 @@ class Execution:
     keep_faces: bool = False
     max_failures: int | None = None
     """Failed utterances tolerated before the exit code is 1; None tolerates any number short of all."""
+
+
+def _name_of(place: str) -> str:
+    """Name of a folder or file of this machine; a known name or hub id as it is."""
+    path = Path(place).expanduser()
+    return path.resolve().name if place and path.exists() else place

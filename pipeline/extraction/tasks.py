@@ -20,7 +20,8 @@ from mer.cache import Fate, FeatureSequence, FeatureSpec, MerError, ShardInfo, S
 from mer.stages.encoders.batching import Encoding, begin_lane, find_budget, lanes_of
 from mer.stages.interfaces import Encoder, EncoderInput, LoadedEncoder
 
-from .decoding import Decoded, Job, TaskSettings, decode
+from .decoding import Decoded, TaskSettings, decode
+from .jobs import Job
 
 WINDOW_BATCHES = 4
 """Batches' worth of clips, for each that runs at once, that are sorted by length together: more wastes memory, fewer

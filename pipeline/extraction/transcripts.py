@@ -12,7 +12,8 @@ from mer.cache import Fate, atomic_write
 from mer.stages.utterance import Utterance
 
 from ..terminal.console import progress_bar
-from .decoding import Job, TaskSettings, decode, digest_of
+from .decoding import TaskSettings, decode
+from .jobs import Job, digest_of
 from .local_state import side_folder
 
 CLIPS_AT_ONCE = 8

@@ -24,7 +24,8 @@ import numpy as np
 from mer.cache import Fate, FeatureStore
 
 from ..extraction.options import Execution, ExtractOptions
-from ..extraction.run import ExtractSummary, Prepared, extract, prepare
+from ..extraction.publish import ExtractSummary
+from ..extraction.run import Prepared, extract, prepare
 from ..extraction.tasks import loaded_encoder
 from .matrix_rate import matrix_rate, operations
 from .models import bench_checkpoint
@@ -94,8 +95,8 @@ def bench_modality(
     options = replace(corpus, encoders={modality: (str(bench_checkpoint(modality, size)),)})
     execution = Execution(device=device)
     prepared = prepare(replace(options, out=scratch / "plan.h5"), execution)
-    loaded, _ = loaded_encoder(prepared.sets[0], prepared.settings)
-    encoder: Any = prepared.sets[0].encoder
+    loaded, _ = loaded_encoder(prepared.resolved.sets[0], prepared.resolved.settings)
+    encoder: Any = prepared.resolved.sets[0].encoder
     plain = _as_transformers_loads_it(encoder, device)
     recorded = _record_batches(loaded, replace(options, out=scratch / "warm" / "x.h5"), execution)
     spent: dict[str, list[float]] = {"a": [], "b": [], "c": []}
@@ -176,8 +177,8 @@ def usual_loop(prepared: Prepared, model: Any, folder: Path) -> None:
 
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    (made,) = prepared.sets
-    loaded: Any = loaded_encoder(made, prepared.settings)[0]
+    (made,) = prepared.resolved.sets
+    loaded: Any = loaded_encoder(made, prepared.resolved.settings)[0]
     with torch.inference_mode():
         for number, values in enumerate(_LOOPS[made.modality](prepared, loaded, model)):
             np.save(folder / f"{number}.npy", values)
@@ -192,7 +193,7 @@ def _last_of_all(output: Any) -> Any:
 
 
 def _text_loop(prepared: Prepared, loaded: Any, model: Any) -> Iterator[Any]:
-    for job in prepared.jobs:
+    for job in prepared.listing.jobs:
         batch = loaded.tokenizer(job.text or "", return_tensors="pt", truncation=True, max_length=512).to(loaded.device)
         output = model(**batch, output_hidden_states=True)
         yield _last_of_all(output)[0, len(loaded.prefix) : -len(loaded.suffix)]
@@ -205,9 +206,9 @@ def _audio_loop(prepared: Prepared, loaded: Any, model: Any) -> Iterator[Any]:
     from ..extraction.decoding import decode
 
     extractor = Wav2Vec2FeatureExtractor(do_normalize=True, return_attention_mask=False)
-    precision = getattr(torch, prepared.sets[0].encoder.precision)  # type: ignore[attr-defined]
-    for job in prepared.jobs:
-        waveform = decode(job, {"audio"}, prepared.settings).waveform
+    precision = getattr(torch, prepared.resolved.sets[0].encoder.precision)  # type: ignore[attr-defined]
+    for job in prepared.listing.jobs:
+        waveform = decode(job, {"audio"}, prepared.resolved.settings).waveform
         if waveform is None:
             yield np.zeros((0, loaded.width), np.float32)
             continue
@@ -221,9 +222,9 @@ def _face_loop(prepared: Prepared, loaded: Any, model: Any) -> Iterator[Any]:
 
     from ..extraction.decoding import decode
 
-    precision = getattr(torch, prepared.sets[0].encoder.precision)  # type: ignore[attr-defined]
-    for job in prepared.jobs:
-        faces = decode(job, {"face"}, prepared.settings).faces
+    precision = getattr(torch, prepared.resolved.sets[0].encoder.precision)  # type: ignore[attr-defined]
+    for job in prepared.listing.jobs:
+        faces = decode(job, {"face"}, prepared.resolved.settings).faces
         crops = np.zeros((0, 224, 224, 3), np.uint8) if faces is None else faces.crops
         parts = []
         for start in range(0, len(crops), 32):

@@ -15,7 +15,7 @@ from mer.cache import Fate, FeatureStore, MerError, atomic_write
 from mer.stages.media.frames import Picture
 from mer.stages.media.reader import MediaRequest, read_media
 
-from ..extraction.plan import media_path
+from ..extraction.jobs import media_path
 
 COLOURS = ((80, 200, 60), (60, 120, 240), (230, 160, 40), (200, 80, 200), (60, 210, 230), (160, 160, 160))
 """BGR, the first for the chosen track alone; the others take the rest in turn, over and over."""

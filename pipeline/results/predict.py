@@ -22,8 +22,9 @@ from mer.cache import (
 )
 from mer.stages.device import resolve_device
 
-from ..extraction.decoding import Job, TaskSettings
-from ..extraction.plan import index_set
+from ..extraction.decoding import TaskSettings
+from ..extraction.jobs import Job
+from ..extraction.known_shards import index_set
 from ..extraction.restore import check_sound, restore_encoder, restore_finder
 from ..extraction.tasks import EncodingSet, ShardTask, run_task
 from ..training.run_folder import Run

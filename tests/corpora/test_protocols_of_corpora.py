@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mer.pipeline.extraction.run import utterance_table
+from mer.pipeline.extraction.publish import utterance_table
 from mer.pipeline.training.splits import SplitRequest, Splits, make_splits
 from mer.stages.corpora.emodb import EmoDbCorpus
 from mer.stages.corpora.iemocap import IemocapCorpus

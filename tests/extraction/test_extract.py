@@ -15,7 +15,8 @@ from synthetic import text_as_media, truncate, write_clip, zero_bytes
 
 from mer.cache import Fate, FeatureStore, MerError, verify
 from mer.pipeline.extraction.local_state import remembered_root
-from mer.pipeline.extraction.run import ExtractSummary, extract, prepare
+from mer.pipeline.extraction.publish import ExtractSummary
+from mer.pipeline.extraction.run import extract, prepare
 from mer.stages.media.reader import read_media
 
 AAC_FRAMES = 4

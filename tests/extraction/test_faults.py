@@ -13,7 +13,8 @@ from odd_encoders import Counting
 
 from mer.cache import Fate, FeatureStore, MerError, verify
 from mer.pipeline.commands.extract import print_summary
-from mer.pipeline.extraction.decoding import Job, TaskSettings
+from mer.pipeline.extraction.decoding import TaskSettings
+from mer.pipeline.extraction.jobs import Job
 from mer.pipeline.extraction.run import extract
 from mer.pipeline.extraction.tasks import EncodingSet, ShardReport, ShardTask, run_task
 
@@ -77,7 +78,7 @@ def run_alone(folder: Path, text: str) -> ShardReport:
 
 def test_an_interrupt_keeps_finished_shards(options: Extract, clips: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from mer.pipeline.extraction import plan
-    from mer.pipeline.extraction import run as module
+    from mer.pipeline.extraction import encode as module
 
     monkeypatch.setattr(plan, "SHARD_CLIPS", 1)
     whole = module._Meter.check

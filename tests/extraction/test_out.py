@@ -10,7 +10,8 @@ import pytest
 from folder_clips import HERE, Extract, manifest_rows, write_manifest
 
 from mer.cache import FeatureStore, MerError, PackOptions, pack, verify
-from mer.pipeline.extraction.run import ExtractSummary, extract
+from mer.pipeline.extraction.publish import ExtractSummary
+from mer.pipeline.extraction.run import extract
 
 Make = Callable[..., ExtractSummary]
 

@@ -11,7 +11,8 @@ from folder_clips import HERE, write_manifest
 
 from mer.cache import Fate, FeatureStore, verify
 from mer.pipeline.extraction.options import ExtractOptions
-from mer.pipeline.extraction.run import ExtractSummary, extract
+from mer.pipeline.extraction.publish import ExtractSummary
+from mer.pipeline.extraction.run import extract
 
 
 @pytest.fixture(scope="module")

@@ -141,15 +141,15 @@ def test_lost_shards_of_another_set_are_told_first_and_hold_nobody_up(
 
 
 def test_what_another_run_added_meanwhile_stays(run: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = module._run
+    whole = module.encode
 
     def meanwhile(*given: object) -> object:
-        monkeypatch.setattr(module, "_run", whole)
+        monkeypatch.setattr(module, "encode", whole)
         run(**TEXT)
         run(**AUDIO, split="train")
         return whole(*given)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(module, "_run", meanwhile)
+    monkeypatch.setattr(module, "encode", meanwhile)
     summary = run(**AUDIO, split="test")
     assert fates(summary) == {"text": [1, 1, 1, 1], "audio": [1, 1, 1, 1]}
     store = FeatureStore.open(summary.catalogue)

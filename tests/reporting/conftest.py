@@ -22,7 +22,7 @@ from mer.cache import (
     write_catalogue,
     write_shard,
 )
-from mer.pipeline.extraction.plan import index_set
+from mer.pipeline.extraction.known_shards import index_set
 from mer.pipeline.training.run import train
 from mer.pipeline.training.settings import build_options
 

@@ -11,7 +11,7 @@ from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
 from mer.cache import LabelColumn, MerError, UtteranceTable
-from mer.pipeline.extraction.run import utterance_table
+from mer.pipeline.extraction.publish import utterance_table
 from mer.pipeline.training.splits import SplitRequest, copies_of, make_splits, splits_digest
 from mer.stages.utterance import Utterance
 

@@ -1,0 +1,100 @@
+"""Step 4: tasks -> shards, with progress, and an early end where everything fails alike."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+
+from mer.cache import Fate, MerError, read_shard_index
+
+from ..terminal.console import ProgressBar, progress_bar
+from ..terminal.interrupt import INTERRUPTED
+from .decoding import TaskSettings
+from .execute import execute
+from .options import Execution
+from .plan import Plan
+from .tasks import ShardReport, loaded_encoder
+
+SAME_FAILURES_BEFORE_STOP = 24
+"""So many utterances failing for one reason, with none encoded, end the run: something general is wrong."""
+
+
+class StoppedError(MerError):
+    """Raised when an extraction was stopped by hand; the message says how to go on."""
+
+    exit_code = INTERRUPTED
+
+
+def encode(plan: Plan, settings: TaskSettings, execution: Execution) -> list[ShardReport]:
+    """Carry out the tasks of a plan, with progress on the terminal.
+
+    Returns
+    -------
+    One report per finished task; a task whose shards were there is in none.
+
+    Raises
+    ------
+    StoppedError
+        If it was stopped by hand.
+    MerError
+        If a checkpoint or device is unusable, or everything fails alike.
+    """
+    if not plan.tasks:
+        return []
+    if not execution.workers and not execution.scheduler:
+        for made in {made.name: made for task in plan.tasks for made in task.sets}.values():
+            loaded_encoder(made, settings)  # a bad checkpoint or device is told before any clip is decoded
+    reports: list[ShardReport] = []
+    with progress_bar("extracting", plan.utterances_to_do) as bar:
+        meter = _Meter(bar, {made.name: Path(made.folder) for made in plan.sets})
+
+        def on_report(report: ShardReport) -> None:
+            reports.append(report)
+            meter.check(report)
+
+        try:
+            execute(plan.tasks, settings, execution, on_report, meter.clip)
+        except KeyboardInterrupt:
+            raise StoppedError(
+                f"interrupted after {meter.clips} clips; finished shards are kept, run the same command again to go on"
+            ) from None
+    return reports
+
+
+class _Meter:
+    """Counts clips, hours and failures, and writes them beside the bar."""
+
+    def __init__(self, bar: ProgressBar, folders: Mapping[str, Path]) -> None:
+        self.bar = bar
+        self.folders = folders
+        self.started = time.perf_counter()
+        self.clips = 0
+        self.failed = 0
+        self.media_seconds = 0.0
+        self.reasons: Counter[str] = Counter()
+        """Why utterances failed that have no features in any set, one reason each."""
+        self.any_encoded = False
+
+    def clip(self, failed: bool, media_seconds: float) -> None:
+        """Count one utterance."""
+        self.clips += 1
+        self.failed += failed
+        self.media_seconds += media_seconds
+        elapsed = max(1e-6, time.perf_counter() - self.started)
+        pace = f"{self.clips / elapsed:.1f} clips/s · {self.media_seconds / elapsed:.1f} h media/h"
+        self.bar.advance(1, f"{pace} · {self.failed} failed")
+
+    def check(self, report: ShardReport) -> None:
+        """Stop a run in which everything fails alike."""
+        self.any_encoded = self.any_encoded or report.failed < report.clips
+        if self.any_encoded:
+            return
+        indexes = [read_shard_index(self.folders[name] / f"{info.name}.h5") for name, info in report.shards]
+        for row in range(report.clips):
+            self.any_encoded = self.any_encoded or any(index.fates[row] == Fate.OK for index in indexes)
+            self.reasons[next(index.reasons[row] for index in indexes if index.fates[row] == Fate.FAILED)] += 1
+        reason, count = self.reasons.most_common(1)[0]
+        if count >= SAME_FAILURES_BEFORE_STOP and not self.any_encoded:
+            raise MerError(f"stopped: all of the first {count} utterances failed the same way: {reason}")
