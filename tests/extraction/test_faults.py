@@ -77,8 +77,8 @@ def run_alone(folder: Path, text: str) -> ShardReport:
 
 
 def test_an_interrupt_keeps_finished_shards(options: Extract, clips: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from mer.pipeline.extraction import plan
     from mer.pipeline.extraction import encode as module
+    from mer.pipeline.extraction import plan
 
     monkeypatch.setattr(plan, "SHARD_CLIPS", 1)
     whole = module._Meter.check
