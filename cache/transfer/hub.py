@@ -1,4 +1,4 @@
-"""Hugging Face Hub dataset repositories: addresses and uploads, through huggingface_hub's own client."""
+"""Hugging Face Hub repositories of data sets and models: addresses and uploads, through huggingface_hub's client."""
 
 from __future__ import annotations
 
@@ -11,21 +11,24 @@ from typing import Any
 from ..errors import MerError
 
 ADDRESS = re.compile(
-    r"hf://datasets/(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./%-]+?))?(?:/(?P<file>[^@?#]+))?/?", re.ASCII
+    r"hf://(?P<prefix>datasets/)?(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./%-]+?))?(?:/(?P<file>[^@?#]+))?/?",
+    re.ASCII,
 )
 
 
 @dataclass(frozen=True)
 class HubAddress:
-    """A dataset repository, or one file of it, at one revision."""
+    """A repository, or one file of it, at one revision."""
 
     repo: str
     revision: str | None
     file: str | None
+    kind: str = "dataset"
+    """`dataset` or `model`."""
 
     @classmethod
-    def parse(cls, url: str, revision: str | None = None) -> HubAddress:
-        """Read `hf://datasets/ORG/NAME[@REVISION][/FILE]`.
+    def parse(cls, url: str, revision: str | None = None, kind: str = "dataset") -> HubAddress:
+        """Read `hf://datasets/ORG/NAME[@REVISION][/FILE]`; for a `model` without `datasets/`.
 
         Raises
         ------
@@ -34,17 +37,20 @@ class HubAddress:
         """
         head, at, tail = url.partition("@")
         match = ADDRESS.fullmatch(url) if not at else ADDRESS.fullmatch(f"{head}@{_one_part(tail)}")
-        if match is None or ".." in url:
-            raise MerError(f"{url}: a Hub address is hf://datasets/ORG/NAME[@REVISION][/FILE]")
+        if match is None or ".." in url or bool(match["prefix"]) != (kind == "dataset"):
+            form = "hf://datasets/ORG/NAME[@REVISION][/FILE]"
+            if kind == "model":
+                raise MerError(f"{url}: a Hub address of a model is hf://ORG/NAME[@REVISION]; features are at {form}")
+            raise MerError(f"{url}: a Hub address is {form}")
         named = match["revision"].replace("%2F", "/") if match["revision"] else None
         if named and revision and named != revision:
             raise MerError(f"{url}: names revision {named!r}, and --revision asks for {revision!r}; give one")
-        return cls(match["repo"], named or revision, match["file"])
+        return cls(match["repo"], named or revision, match["file"], kind)
 
     def url(self, file: str) -> str:
         """Address of one file in the form fsspec reads."""
         at = f"@{self.revision.replace('/', '%2F')}" if self.revision else ""
-        return f"hf://datasets/{self.repo}{at}/{file}"
+        return f"hf://{'datasets/' if self.kind == 'dataset' else ''}{self.repo}{at}/{file}"
 
 
 def _one_part(tail: str) -> str:
@@ -105,9 +111,9 @@ def upload(address: HubAddress, files: dict[str, Path | bytes], message: str, pr
         for name, content in files.items()
     ]
     try:
-        api.create_repo(address.repo, repo_type="dataset", private=private, exist_ok=True)
+        api.create_repo(address.repo, repo_type=address.kind, private=private, exist_ok=True)
         commit = api.create_commit(
-            address.repo, operations, commit_message=message, repo_type="dataset", revision=address.revision
+            address.repo, operations, commit_message=message, repo_type=address.kind, revision=address.revision
         )
     except Exception as error:  # authentication, quota, network: the Hub's sentence says which
         raise MerError(

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def predict(
-    run: Annotated[Path, typer.Argument(help="Folder that mer train wrote.")],
+    run: Annotated[str, typer.Argument(help="Folder that mer train wrote, or the URL of a run that was pushed.")],
     clips: Annotated[
         list[Path] | None, typer.Argument(metavar="CLIP", help="Video or sound files, or folders of them.")
     ] = None,
@@ -72,11 +72,12 @@ def predict(
     """
     from mer.cache import MerError
     from mer.pipeline.results.clip_list import expand
-    from mer.pipeline.terminal.console import set_up_logging
-    from mer.pipeline.training.run_folder import Run
+    from mer.pipeline.results.shared_runs import open_run
+    from mer.pipeline.terminal.console import byte_bar, set_up_logging
 
     set_up_logging()
-    opened = Run.open(run)
+    with byte_bar("fetching") as bar:
+        opened = open_run(run, trust_remote_code=trust_remote_code, on_progress=bar.put)
     encoders = {"text": text_encoder, "audio": audio_encoder, "face": face_encoder}
     named = {modality: name for modality, name in encoders.items() if name}
     how: dict[str, Any] = {"encoders": named, "device": device, "trust_remote_code": trust_remote_code,

@@ -17,6 +17,7 @@ from mer.cache import MerError, SpecMismatchError
 from mer.pipeline.cli import main
 from mer.pipeline.extraction.restore import restore_encoder, restore_finder
 from mer.pipeline.results.predict import Answer, Asked, predict_clips
+from mer.pipeline.results.shared_runs import open_run, push_run
 from mer.pipeline.training.run_folder import Run
 from mer.stages.encoders.demo import demo_folder
 from mer.stages.faces.finder import resolve_finder
@@ -220,3 +221,17 @@ def test_another_face_algorithm_than_the_runs_is_refused(trained: Trained) -> No
     assert restore_finder(spec).identity().items() <= spec.inputs.items()
     with pytest.raises(SpecMismatchError, match="algorithm"):
         restore_finder(replace(spec, inputs={**spec.inputs, "algorithm": "0.0"}))
+
+
+def test_a_run_that_was_handed_on_predicts_equal_numbers(
+    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = f"file://{tmp_path}/shared/run"
+    push_run(trained.run.path, url)
+    monkeypatch.setenv("MER_CACHE", str(tmp_path / "of another user"))
+    fetched = open_run(url)
+    asked = [trained.asked(str(key)) for key in trained.store.utterances.keys[:2]]
+    monkeypatch.delenv("MER_CACHE")  # the encoders are at hand for both
+    own, other = (predict_clips(run, asked, device="cpu") for run in (trained.run, fetched))
+    for one, two in zip(own, other, strict=True):
+        assert np.array_equal(one.output, two.output)

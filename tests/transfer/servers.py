@@ -219,8 +219,9 @@ class Hub(Files):
             self.send_json({**facts, "tags": [], "downloads": 0, "likes": 0, "disabled": False, "gated": False})
 
     def content(self) -> bytes | None:
-        """Bytes behind `/datasets/ORG/NAME/resolve/REVISION/FILE`."""
+        """Bytes behind `/datasets/ORG/NAME/resolve/REVISION/FILE`, or the same of a model, without `datasets`."""
         parts = unquote(urlsplit(self.path).path).strip("/").split("/")
+        parts = parts if parts[0] == "datasets" else ["models", *parts]
         if len(parts) < 6 or parts[3] != "resolve" or parts[4] not in ("main", "a" * 40):
             return None
         return self.server.repos.get("/".join(parts[1:3]), {}).get("/".join(parts[5:]))

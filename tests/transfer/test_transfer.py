@@ -11,6 +11,7 @@ import pytest
 from mer.cache import FeatureStore, MerError, verify
 from mer.cache.transfer import Patience, pull, push, remote, resolve_features
 from mer.cache.transfer.card import hub_page
+from mer.cache.transfer.files import pull_files, push_files
 from mer.cache.transfer.hub import HubAddress
 
 _spec = importlib.util.spec_from_file_location("servers", Path(__file__).parent / "servers.py")
@@ -434,6 +435,22 @@ def test_the_hub_vouches_without_a_sidecar_and_lies_are_refused(tmp_path, pack, 
     files["y.h5.sha256"] = line.replace(line[:4], b"0000")
     with pytest.raises(MerError, match="promised"):
         pull("hf://datasets/lab/x/y.h5", tmp_path / "bad.h5")
+
+
+@httpx_of_the_hub
+def test_files_in_a_model_repository(tmp_path, hub):
+    made = push_files("hf://lab/head", {"run.json": b"{}", "models/a.bin": b"weights"}, {"format": "x"})
+    assert made.url == "hf://lab/head"
+    assert sorted(hub.repos["lab/head"]) == ["manifest.json", "models/a.bin", "run.json"]
+    assert ("POST", "/api/models/lab/head/commit/main", None) in hub.requests
+    seen = []
+    got = pull_files("hf://lab/head", tmp_path, lambda manifest: seen.append(manifest["format"]), lambda _: None)
+    assert seen == ["x"]
+    assert got.sha256 == made.sha256
+    assert (got.path / "models" / "a.bin").read_bytes() == b"weights"
+    hub.repos["lab/head"]["run.json"] = b"[]"
+    with pytest.raises(MerError, match="promised"):
+        pull_files("hf://lab/head", tmp_path / "other", lambda _: None, lambda _: None)
 
 
 @httpx_of_the_hub
