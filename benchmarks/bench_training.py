@@ -29,7 +29,8 @@ from mer.cache import FeatureSpec, FeatureStore
 from mer.pipeline.rates.cache import FRAMES_PER_SECOND, TOKENS_PER_SECOND
 from mer.pipeline.rates.training import bench_epoch, best_of, epoch, trainer_of
 from mer.pipeline.terminal.console import results, table
-from mer.pipeline.training.prepare import make_training_data, prepare
+from mer.pipeline.training.prepare import make_training_data
+from mer.pipeline.training.run import prepare_run
 from mer.pipeline.training.settings import build_options
 from mer.stages.interfaces import LabelSpec
 from mer.stages.utterance import Utterance
@@ -70,7 +71,7 @@ def measure(cache: Path, head: str, arguments: argparse.Namespace) -> dict[str, 
     options = build_options(given, settings=arguments.settings)
     times = bench_epoch(options, cache.parent, arguments.repeat, arguments.workers).seconds
     if arguments.runs > 1:
-        prepared = prepare(options)
+        prepared = prepare_run(options)
         data = make_training_data(prepared)
         many = trainer_of(prepared, data, arguments.runs)
         times["d"] = best_of(1, data.device, {"d": lambda: epoch(many)})["d"]

@@ -26,8 +26,9 @@ from mer.stages.heads.layers import masked_mean
 from ..training.engine import Finished, Trainer
 from ..training.host_memory import keep_freed_batches
 from ..training.model import parts_of
-from ..training.prepare import Prepared, make_training_data, prepare
+from ..training.prepare import Prepared, make_training_data
 from ..training.progress import Silent
+from ..training.run import prepare_run
 from ..training.settings import TrainOptions
 from ..training.shared import TrainingData
 from .cache import Sides
@@ -56,7 +57,7 @@ def bench_epoch(options: TrainOptions, scratch: Path, repeat: int, workers: int 
     workers
         Of the usual loop's DataLoader.
     """
-    prepared = prepare(options)
+    prepared = prepare_run(options)
     data = make_training_data(prepared)
     trainer = trainer_of(prepared, data, 1)
     kept = _assembled(trainer)

@@ -16,11 +16,11 @@ from mer.stages.device import resolve_device
 from ..scores.metrics import labelled, score
 from ..training.aggregate import summarise
 from ..training.batches import EpochShape
+from ..training.folds import RowIndices
 from ..training.prepare import context_only_rows, memory_budget
 from ..training.run_folder import LoadedModel, Predictions, Run
 from ..training.scoring import clean, predict, predictions_of
 from ..training.shared import SeedRun, TrainingData
-from ..training.splits import RowIndices
 from ..training.stacked import SingleModel
 from ..training.tensors import Source
 

@@ -1,9 +1,9 @@
-"""From a cache and options to runs ready to train: target, feature sets, folds, members, shared statistics."""
+"""Step 3 of training: folds -> runs ready to train, their features and what they share."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,18 +11,16 @@ import numpy.typing as npt
 import torch
 
 from mer.cache import FeatureStore, LabelColumn, MerError
-from mer.stages.device import resolve_device
-from mer.stages.interfaces import MODALITIES
-from mer.stages.registry import suggest
 
-from ..scores.metrics import labelled, metric_names, scale_of, selection_metric
+from ..scores.metrics import labelled, scale_of, selection_metric
 from .batches import epoch_shape
+from .folds import Splits
 from .host_memory import keep_freed_batches
+from .load import Loaded
 from .model import Blueprint
-from .run_folder import head_inputs
-from .settings import Recipe, TrainOptions, check_options
+from .settings import TrainOptions
 from .shared import SeedRun, TrainingData
-from .splits import SplitRequest, Splits, check_classes, copies_of, make_splits
+from .splits import check_classes
 from .tensors import Normaliser, Source
 
 MEMORY_SHARE = 0.6
@@ -50,88 +48,22 @@ class Prepared:
         return self.blueprint.inputs.outputs
 
 
-def prepare(options: TrainOptions) -> Prepared:
-    """Open the cache and settle target, modalities, folds and members."""
-    check_options(options)
-    device = torch.device(resolve_device(options.device))
-    store = FeatureStore.open(options.features)
-    target, label = choose_target(store, options.target)
-    sets = choose_sets(store, options.modalities, options.sets)
-    most = {modality: options.recipe.steps(modality) for modality in sets}
-    selection_metric(label.kind, options.recipe.select)
-    check_fits(options.recipe, target, label)
-    if options.context != "none":
-        check_dialogues(store)
-    inputs = head_inputs({m: store.sets[name].spec for m, name in sets.items()}, label.kind, label.classes)
-    blueprint = Blueprint(
-        options.head, options.head_settings, options.context, options.context_settings, inputs, options.recipe
-    )
-    head = blueprint.build(options.first_seed).head  # wrong settings are told before the features are read
-    splits = split_store(store, label, options)
-    source = Source.open(store, sets, most, head.pooling, memory_budget(device, options.memory_gb))
+def prepare(loaded: Loaded, splits: Splits, options: TrainOptions) -> Prepared:
+    """Find the rows of every run and open their features.
+
+    Raises
+    ------
+    MerError
+        If a fold has too few utterances with features.
+    """
+    store, label, device = loaded.store, loaded.label, loaded.device
+    most = {modality: options.recipe.steps(modality) for modality in loaded.sets}
+    source = Source.open(store, loaded.sets, most, loaded.pooling, memory_budget(device, options.memory_gb))
     seed_runs, notes = make_seed_runs(store, label, source, splits, options)
     return Prepared(
-        options, store, target, label, source, splits, seed_runs, blueprint, device, [*splits.notes, *notes]
-    )
-
-
-def check_fits(recipe: Recipe, target: str, label: LabelColumn) -> None:
-    """Refuse settings of the loss or the selection that this target has no use for."""
-    kind = label.kind
-    useful = metric_names(kind, scale_of(kind, label.values))
-    if recipe.select not in ("auto", *useful):
-        raise MerError(
-            f"metric {recipe.select!r} says nothing on the scale of {target!r}; select it by {', '.join(useful)}"
-        )
-    for name, needed, noun in (
-        ("class_weights", "class", "classes"),
-        ("label_smoothing", "class", "classes"),
-        ("real_loss", "real", "numbers"),
-    ):
-        if kind != needed and getattr(recipe, name) != getattr(Recipe, name):
-            raise MerError(f"train.{name} needs a target of {noun}, and {target!r} is of kind {kind!r}; leave it out")
-
-
-def check_dialogues(store: FeatureStore) -> None:
-    """Refuse a context layer where no utterance has another beside it."""
-    named = [name for name in store.utterances.dialogue if name]
-    if len(set(named)) == len(named):
-        why = "no two utterances share one" if named else "no utterance names one"
-        raise MerError(f"{store.path}: a context needs dialogues, and {why}; leave --context out")
-
-
-def choose_target(store: FeatureStore, wanted: str | None) -> tuple[str, LabelColumn]:
-    """Pick the label column: the one named, `emotion`, or the only one."""
-    columns = store.utterances.labels
-    if not columns:
-        raise MerError(f"{store.path}: has no labels; extract a corpus with labels, or name them in the manifest")
-    if wanted is not None and wanted not in columns:
-        raise MerError(f"{store.path}: has no target {wanted!r}; {suggest(wanted, list(columns))}")
-    if wanted is None and "emotion" not in columns and len(columns) > 1:
-        raise MerError(f"{store.path}: has several targets; choose with --target {' | '.join(columns)}")
-    name = wanted or ("emotion" if "emotion" in columns else next(iter(columns)))
-    if not labelled(columns[name].kind, columns[name].values).any():
-        raise MerError(f"{store.path}: no utterance has a label for {name!r}; choose another --target")
-    return name, columns[name]
-
-
-def choose_sets(store: FeatureStore, wanted: Sequence[str] | None, named: Mapping[str, str]) -> dict[str, str]:
-    """Pick one feature set per modality, in the house order of modalities."""
-    there = {index.spec.modality for index in store.sets.values()}
-    chosen = (
-        list(wanted)
-        if wanted is not None
-        else [m for m in (*MODALITIES, *sorted(there - set(MODALITIES))) if m in there]
-    )
-    for modality in [*chosen, *named]:
-        if modality not in there:
-            raise MerError(
-                f"{store.path}: has no {modality} features; it has {', '.join(sorted(there)) or 'none'} "
-                f"(add them with mer extract, or choose --modalities)"
-            )
-    if not chosen:
-        raise MerError(f"{store.path}: has no features; run mer extract first")
-    return {modality: store.pick(modality, named.get(modality)) for modality in dict.fromkeys(chosen)}
+        options, store, loaded.target, label, source, splits, seed_runs, loaded.blueprint, device,
+        [*splits.notes, *notes],
+    )  # fmt: skip
 
 
 def memory_budget(device: torch.device, wanted_gb: float | None) -> float:
@@ -141,36 +73,6 @@ def memory_budget(device: torch.device, wanted_gb: float | None) -> float:
     if device.type == "cuda":
         return MEMORY_SHARE * float(torch.cuda.get_device_properties(device).total_memory)
     return MEMORY_SHARE * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-
-
-def split_store(store: FeatureStore, label: LabelColumn, options: TrainOptions) -> Splits:
-    """Make the folds of the protocol."""
-    table = store.utterances
-    request = SplitRequest(
-        table=table,
-        label=label,
-        copies=copies_of(input_digests(store), len(table)),
-        known_copies=frozenset((first, second) for first, second in store.corpus.get("known_copies") or ()),
-        folds=options.folds,
-        group_by=options.group_by,
-        val_fraction=options.recipe.val_fraction,
-        seed=options.split_seed,
-    )
-    protocol = options.protocol or str((store.corpus.get("protocols") or ["official"])[0])
-    return make_splits(protocol, request, options.allow_leak)
-
-
-def input_digests(store: FeatureStore) -> dict[str, list[bytes]]:
-    """Per modality the digest of every utterance's input, empty where no features came of it.
-
-    Clips whose file is not there have equal digests and are no copies of each other for it.
-    """
-    digests: dict[str, list[bytes]] = {}
-    for index in store.sets.values():
-        known = digests.setdefault(index.spec.modality, [b""] * len(index.fates))
-        for row in np.flatnonzero(index.ok & index.sources.any(1)):
-            known[row] = index.sources[row].tobytes()
-    return digests
 
 
 def make_seed_runs(

@@ -21,70 +21,52 @@ import hashlib
 import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 
-from mer.cache import LabelColumn, MerError, UtteranceTable
+from mer.cache import FeatureStore, LabelColumn, MerError, UtteranceTable
 from mer.stages.registry import suggest
 
-from ..scores.metrics import labelled
-
-RowIndices = npt.NDArray[np.int64]
-Groups = npt.NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class Fold:
-    """Row numbers of one fold, each sorted."""
-
-    name: str
-    train: RowIndices
-    val: RowIndices
-    test: RowIndices
-
-
-@dataclass(frozen=True)
-class SplitRequest:
-    """What the folds are made from."""
-
-    table: UtteranceTable
-    label: LabelColumn
-    copies: Groups
-    """Shape (N,): equal numbers for utterances with equal text and media, -1 where unknown."""
-    folds: int | None = None
-    group_by: str = "auto"
-    val_fraction: float = 0.15
-    seed: int = 0
-    known_copies: frozenset[tuple[str, str]] = frozenset()
-    """Pairs of keys, training side first, that the corpus' authors published twice."""
-
-    @property
-    def rows(self) -> RowIndices:
-        """Rows that have a label."""
-        return np.flatnonzero(labelled(self.label.kind, self.label.values))
-
-    def names(self, kind: str, rows: RowIndices) -> npt.NDArray[np.bool_]:
-        """Which rows name a `speaker` or `dialogue`, shape (len(rows),)."""
-        values = getattr(self.table, kind)
-        return np.array([values[row] != "" for row in rows], dtype=np.bool_)
-
-
-@dataclass(frozen=True)
-class Splits:
-    """The folds of one run."""
-
-    protocol: str
-    folds: tuple[Fold, ...]
-    notes: tuple[str, ...] = ()
-    """What the user should know, such as leaks let through."""
-    apart: tuple[str, ...] = field(default=())
-    """What must not cross from training or validation to test."""
-
+from .folds import Fold, Groups, RowIndices, SplitRequest, Splits
+from .leaks import copies_of, find_leaks, known_copies
+from .load import Loaded
+from .settings import TrainOptions
 
 Made = tuple[list[Fold], list[str], tuple[str, ...]]
 """Folds without their validation part, notes, and what must not cross to test besides copies."""
+
+
+def split(loaded: Loaded, options: TrainOptions) -> Splits:
+    """Make the folds of the protocol that was asked for, or of the corpus' own."""
+    store, label = loaded.store, loaded.label
+    table = store.utterances
+    request = SplitRequest(
+        table=table,
+        label=label,
+        copies=copies_of(_input_digests(store), len(table)),
+        known_copies=frozenset((first, second) for first, second in store.corpus.get("known_copies") or ()),
+        folds=options.folds,
+        group_by=options.group_by,
+        val_fraction=options.recipe.val_fraction,
+        seed=options.split_seed,
+    )
+    protocol = options.protocol or str((store.corpus.get("protocols") or ["official"])[0])
+    return make_splits(protocol, request, options.allow_leak)
+
+
+def _input_digests(store: FeatureStore) -> dict[str, list[bytes]]:
+    """Per modality the digest of every utterance's input, empty where no features came of it.
+
+    Clips whose file is not there have equal digests and are no copies of each other for it.
+    """
+    digests: dict[str, list[bytes]] = {}
+    for index in store.sets.values():
+        known = digests.setdefault(index.spec.modality, [b""] * len(index.fates))
+        for row in np.flatnonzero(index.ok & index.sources.any(1)):
+            known[row] = index.sources[row].tobytes()
+    return digests
 
 
 def make_splits(protocol: str, request: SplitRequest, allow_leak: bool = False) -> Splits:
@@ -107,7 +89,7 @@ def make_splits(protocol: str, request: SplitRequest, allow_leak: bool = False) 
         _check_parts(folds[number])
         check_classes(folds[number], request.label)
     leaks = find_leaks(request, folds, (*apart, "copy"))
-    notes += _known_copies(request, folds)
+    notes += known_copies(request, folds)
     if leaks and not allow_leak:
         more = f" (and {len(leaks) - 1} more)" if len(leaks) > 1 else ""
         raise MerError(f"{leaks[0]}{more}; choose another --protocol, or accept it with --allow-leak")
@@ -350,73 +332,6 @@ def check_classes(fold: Fold, label: LabelColumn) -> None:
             f"fold {fold.name}: class {names} is tested but absent from its training part; "
             "use fewer --folds, another --protocol, or --group-by"
         )
-
-
-def find_leaks(request: SplitRequest, folds: Sequence[Fold], kinds: Sequence[str]) -> list[str]:
-    """Say, one line per fold and kind, what occurs both in training or validation and in test."""
-    leaks = []
-    for fold in folds:
-        seen = np.concatenate([fold.train, fold.val])
-        for kind in kinds:
-            shared = _shared(request, kind, seen, fold.test)
-            if shared:
-                noun = {"copy": "identical text and media"}.get(kind, kind)
-                leaks.append(
-                    f"leak in fold {fold.name}: {len(shared)} x {noun} in both training and test, e.g. {shared[0]}"
-                )
-    return leaks
-
-
-def _known_copies(request: SplitRequest, folds: Sequence[Fold]) -> list[str]:
-    """Say which pairs known to be published twice stand on both sides."""
-    keys = request.table.keys
-    notes = []
-    for fold in folds:
-        seen, test = ({keys[row] for row in rows} for rows in (np.concatenate([fold.train, fold.val]), fold.test))
-        notes += [
-            f"fold {fold.name}: {second} is the same clip as {first}, as the corpus was published"
-            for first, second in sorted(request.known_copies)
-            if first in seen and second in test
-        ]
-    return notes
-
-
-def _shared(request: SplitRequest, kind: str, seen: RowIndices, test: RowIndices) -> list[str]:
-    table = request.table
-    if kind == "copy":
-        numbers = set(request.copies[seen].tolist()) - {-1}
-        hits = [row for row in test if request.copies[row] in numbers]
-        rows = {int(request.copies[row]): row for row in seen[::-1]}
-        pairs = [(table.keys[rows[int(request.copies[row])]], table.keys[row]) for row in hits]
-        return [f"{second} = {first}" for first, second in pairs if (first, second) not in request.known_copies]
-    values = getattr(table, kind)
-    return sorted(({values[row] for row in seen} & {values[row] for row in test}) - {""})
-
-
-def copies_of(digests: Mapping[str, Sequence[bytes]], rows: int) -> Groups:
-    """Number utterances by the digests of their inputs; equal numbers mean equal in every modality.
-
-    Parameters
-    ----------
-    digests : mapping
-        Per modality one digest per utterance, empty where there was no input. An utterance is compared only when
-        it has media (`audio` or `face`): equal transcripts alone, such as "yeah", are no copies.
-    rows : int
-        Number of utterances.
-
-    Returns
-    -------
-    array of shape (rows,)
-        -1 where nothing can be said.
-    """
-    names = sorted(digests)
-    numbers: dict[tuple[bytes, ...], int] = {}
-    result = np.full(rows, -1, dtype=np.int64)
-    for row in range(rows):
-        key = tuple(bytes(digests[name][row]) for name in names)
-        if any(part for name, part in zip(names, key, strict=True) if name != "text"):
-            result[row] = numbers.setdefault(key, len(numbers))
-    return result
 
 
 def splits_digest(table: UtteranceTable, splits: Splits) -> str:

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from mer.pipeline.extraction.publish import utterance_table
-from mer.pipeline.training.splits import SplitRequest, Splits, make_splits
+from mer.pipeline.training.folds import SplitRequest, Splits
+from mer.pipeline.training.splits import make_splits
 from mer.stages.corpora.emodb import EmoDbCorpus
 from mer.stages.corpora.iemocap import IemocapCorpus
 from mer.stages.corpora.m3ed import M3edCorpus

@@ -15,8 +15,9 @@ from mer.cache import FeatureStore, write_catalogue
 from mer.pipeline.training.batches import DialogueBatch
 from mer.pipeline.training.engine import Finished, Trainer
 from mer.pipeline.training.model import Blueprint, DialogueLayout, Model, Parts
-from mer.pipeline.training.prepare import make_training_data, prepare
+from mer.pipeline.training.prepare import make_training_data
 from mer.pipeline.training.progress import Silent
+from mer.pipeline.training.run import prepare_run
 from mer.pipeline.training.scoring import predict
 from mer.pipeline.training.settings import Recipe, build_options
 from mer.stages.heads.base import HeadInputs, ModalityShape
@@ -75,7 +76,7 @@ def test_turns_are_hidden_in_training_alone(kind: str) -> None:
 def trained(cache: Path, quick: dict[str, Any]) -> tuple[dict[str, torch.Tensor], np.ndarray]:
     """Weights and test answers of the first fold of speakers, learned in dialogues."""
     asked = {"features": cache, "protocol": "speaker-folds", "folds": 5, "context": "transformer", "context.hidden": 8}
-    prepared = prepare(build_options({**quick, **asked, "train.epochs": 2, "train.lr": 0.01}))
+    prepared = prepare_run(build_options({**quick, **asked, "train.epochs": 2, "train.lr": 0.01}))
     data, member = make_training_data(prepared), prepared.seed_runs[0]
     finished: list[Finished] = []
     trainer = Trainer(data, [member], [prepared.blueprint.build(0)], finished.append, Silent())

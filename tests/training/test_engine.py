@@ -145,7 +145,7 @@ def test_a_run_goes_on_where_another_number_is_stacked(
             raise KeyboardInterrupt
         honest(self, *arguments)
 
-    largest = "mer.pipeline.training.run.CPU_STACK_PARAMETERS"
+    largest = "mer.pipeline.training.fit.CPU_STACK_PARAMETERS"
     sizes = {True: 10**6, False: 0}
     given = {**quick, "seeds": 3, "checkpoint_seconds": 0.0}
     with monkeypatch.context() as patch:
@@ -180,7 +180,7 @@ def test_why_runs_are_not_stacked_is_told(
     def probe(*_: Any) -> Any:
         raise error
 
-    monkeypatch.setattr("mer.pipeline.training.run.probe", probe)
+    monkeypatch.setattr("mer.pipeline.training.fit.probe", probe)
     run = fit(toy, tmp_path / "auto", quick, seeds=2)
     assert run.facts["engine"]["stack"] == 1
     assert why in run.facts["engine"]["why"]

@@ -15,8 +15,9 @@ import torch
 from mer.pipeline.training.batches import DialogueBatch
 from mer.pipeline.training.engine import Trainer
 from mer.pipeline.training.model import DialogueLayout, parts_of
-from mer.pipeline.training.prepare import make_training_data, prepare
+from mer.pipeline.training.prepare import make_training_data
 from mer.pipeline.training.progress import Silent
+from mer.pipeline.training.run import prepare_run
 from mer.pipeline.training.settings import build_options
 from mer.stages.heads.testing import OneDevice
 
@@ -30,7 +31,9 @@ def trainer_of(toy: Path, tmp_path: Path, quick: dict[str, Any], monkeypatch: py
     monkeypatch.setattr(torch.optim.AdamW, "step", lambda self: None)  # its fused kernel does not know it either
 
     def build(runs: int, **given: Any) -> Trainer:
-        prepared = prepare(build_options({**quick, "features": toy, "out": tmp_path / "run", "seeds": runs, **given}))
+        prepared = prepare_run(
+            build_options({**quick, "features": toy, "out": tmp_path / "run", "seeds": runs, **given})
+        )
         data = replace(make_training_data(prepared), device=torch.device("meta"))
         models = [prepared.blueprint.build(member.seed) for member in prepared.seed_runs]
         return Trainer(data, prepared.seed_runs, models, lambda finished: None, Silent())

@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 
 from mer.cache import LabelColumn, MerError, UtteranceTable
 from mer.pipeline.extraction.publish import utterance_table
-from mer.pipeline.training.splits import SplitRequest, copies_of, make_splits, splits_digest
+from mer.pipeline.training.folds import SplitRequest
+from mer.pipeline.training.leaks import copies_of
+from mer.pipeline.training.splits import make_splits, splits_digest
 from mer.stages.utterance import Utterance
 
 from .toy import TARGETS, toy_utterances

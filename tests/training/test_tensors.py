@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from mer.cache import FeatureBlock, FeatureStore, MerError
 from mer.pipeline.training.batches import DialogueBatch, dialogue_batches, dialogues_of, epoch_batches, epoch_shape
-from mer.pipeline.training.prepare import make_training_data, prepare
+from mer.pipeline.training.prepare import make_training_data
+from mer.pipeline.training.run import prepare_run
 from mer.pipeline.training.settings import build_options
 from mer.pipeline.training.tensors import Flat, Gatherer, Normaliser, Source, take
 from mer.stages.heads.base import ALL_STEPS
@@ -119,7 +120,7 @@ def test_streaming_gives_the_same_batches(toy: Path, audio_pool: int) -> None:
 
 def test_a_window_holds_as_many_batches_as_fit(toy: Path, quick: dict[str, Any]) -> None:
     """Averaged, an utterance takes 4 x (6 + 4) bytes, so 1000 bytes hold 25: eleven batches of four that share two."""
-    prepared = prepare(build_options({**quick, "features": toy, "memory_gb": 1e-6}))
+    prepared = prepare_run(build_options({**quick, "features": toy, "memory_gb": 1e-6}))
     data, whole = make_training_data(prepared), prepared.source.window(CPU)
     gatherer = data.gatherer(prepared.seed_runs, stacked=False)
     batches = [np.arange(2 * n, 2 * n + 4) for n in range(30)]

@@ -21,8 +21,7 @@ from mer.cache import DamagedError, Fate, FeatureStore, MerError, SpecMismatchEr
 from mer.pipeline.cli import app
 from mer.pipeline.results.compare import compare, verdict
 from mer.pipeline.results.evaluate import evaluate
-from mer.pipeline.training.prepare import prepare
-from mer.pipeline.training.run import train
+from mer.pipeline.training.run import prepare_run, train
 from mer.pipeline.training.run_folder import Predictions, Run
 from mer.pipeline.training.settings import TrainOptions, build_options
 from mer.pipeline.training.sweep import best_point, points, read_sweep, run_sweep, write_trials
@@ -281,17 +280,17 @@ def test_clips_without_their_file_are_no_copies(toy: Path, quick: dict[str, Any]
         index.sources[[0, 4]] = 7
     write_catalogue(toy, catalogue)
     with pytest.raises(MerError, match="leak in fold official: 1 x identical text and media"):
-        prepare(build_options({**quick, "features": toy}))
+        prepare_run(build_options({**quick, "features": toy}))
     audio.fates[[0, 4]], audio.length[[0, 4]] = Fate.MISSING, 0
     write_catalogue(toy, catalogue)
-    assert prepare(build_options({**quick, "features": toy})).splits.notes == ()
+    assert prepare_run(build_options({**quick, "features": toy})).splits.notes == ()
 
 
 def test_a_class_without_features_in_training_is_told(make_toy: Callable[..., Path], quick: dict[str, Any]) -> None:
     alike = [replace(u, labels={"emotion": "happy" if i else "sad"}) for i, u in enumerate(toy_utterances())]
     cache = make_toy(utterances=alike, targets={"emotion": TARGETS["emotion"]}, missing_audio=(0,), missing_text=(0,))
     with pytest.raises(MerError, match="all training utterances are 'happy'; a head needs at least two classes"):
-        prepare(build_options({**quick, "features": cache}))
+        prepare_run(build_options({**quick, "features": cache}))
 
 
 @pytest.mark.parametrize(
@@ -306,7 +305,7 @@ def test_a_target_that_does_not_vary_is_told(
 ) -> None:
     alike = [replace(u, labels={**u.labels, **labels}) for u in toy_utterances()]
     with pytest.raises(MerError, match=f"fold official: {told}"):
-        prepare(build_options({**quick, "features": make_toy(utterances=alike), "target": target}))
+        prepare_run(build_options({**quick, "features": make_toy(utterances=alike), "target": target}))
 
 
 def test_a_label_of_a_set_that_is_tested_but_never_trained_is_told(
@@ -317,7 +316,7 @@ def test_a_label_of_a_set_that_is_tested_but_never_trained_is_told(
         for i, u in enumerate(toy_utterances())
     ]
     with pytest.raises(MerError, match="class 'fast' is tested but absent from its training part"):
-        prepare(build_options({**quick, "features": make_toy(utterances=rare), "target": "tags"}))
+        prepare_run(build_options({**quick, "features": make_toy(utterances=rare), "target": "tags"}))
 
 
 def test_a_metric_of_sentiment_cannot_select_on_a_scale_without_negative_numbers(
@@ -327,8 +326,8 @@ def test_a_metric_of_sentiment_cannot_select_on_a_scale_without_negative_numbers
     asked = {**quick, "features": make_toy(utterances=rated), "target": "valence"}
     told = r"metric 'acc2' says nothing on the scale of 'valence'; select it by mae, ccc, pearson$"
     with pytest.raises(MerError, match=told):
-        prepare(build_options({**asked, "train.select": "acc2"}))
-    assert prepare(build_options({**asked, "train.select": "pearson"})).label.kind == "real"
+        prepare_run(build_options({**asked, "train.select": "acc2"}))
+    assert prepare_run(build_options({**asked, "train.select": "pearson"})).label.kind == "real"
 
 
 def test_what_is_undefined_is_null_in_every_record(
