@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .errors import DamagedError, FormatError, MerError
+from .release import UPGRADE, install_line
 from .seal import Extent, Seal, read_seal
 from .source import FileReader, is_url
 from .spec import canonical_json
@@ -231,7 +232,7 @@ def check_version(group: h5py.Group, what: str) -> None:
     if int(match[1]) > int(FORMAT_VERSION.split(".")[0]):
         raise FormatError(
             f"{what} was written by a newer mer (format {version}, this one reads {FORMAT_VERSION}); "
-            "upgrade with: pip install --upgrade mer"
+            f"upgrade with: {UPGRADE}"
         )
 
 
@@ -308,7 +309,7 @@ def _check_chunks(dataset: Any, creation: Any, path: str, seal: Seal, content: i
         if number not in FILTERS:
             raise FormatError(f"{path!a} is compressed with filter {number}; the format allows shuffle and zstd")
         if not _available(number):
-            raise FormatError(f"{path!a} is compressed with {FILTERS[number]}; pip install 'mer[zstd]'")
+            raise FormatError(f"{path!a} is compressed with {FILTERS[number]}; {install_line('zstd')}")
     stored = int(dataset.get_storage_size())
     chunk = math.prod(map(int, creation.get_chunk())) * int(dataset.get_type().get_size())
     if stored > seal.size or content > MOST_TIMES_SMALLER * stored or chunk > max(1 << 26, content):

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from .catalogue import Catalogue, SetIndex, put_catalogue, read_catalogue, shard
 from .errors import MerError
 from .hdf import MOST_TIMES_SMALLER, create, extent, json_text, link_name, put_array, put_attributes, put_strings
 from .progress import Progress, tally
+from .release import install_line, program_version
 from .seal import Extent, block_size, write_seal
 from .shard import ARRAYS, SOURCE_BYTES, Fate, ShardInfo, ShardRows, checksum, put_header, shard_name
 from .spec import FeatureSpec
@@ -371,7 +371,7 @@ def _datasheet(store: FeatureStore, options: PackOptions, catalogue: Catalogue, 
         "data": {name: corpus[name] for name in ("name", "url", "license", "gated") if name in corpus},
         "changes": [*before.get("changes", []), *_changes(store, options, catalogue, stripped)],
         "gaps": [*_gaps(catalogue), *options.gaps],
-        "packed_by": f"mer {version('mer')}",
+        "packed_by": f"mer {program_version()}",
         "contents": summarise(catalogue),
     }
     return {name: value for name, value in said.items() if value}
@@ -520,7 +520,7 @@ def _allocate(group: h5py.Group, spec: FeatureSpec, steps: int, compression: str
     try:
         zstd = importlib.import_module("hdf5plugin").Zstd(clevel=3)
     except ImportError as error:
-        raise MerError("compression zstd needs hdf5plugin: pip install 'mer[zstd]'") from error
+        raise MerError(f"compression zstd needs hdf5plugin: {install_line('zstd')}") from error
     chunk = (min(steps, max(1, CHUNK_BYTES // (spec.dim * dtype.itemsize))), spec.dim)
     group.create_dataset("values", (steps, spec.dim), dtype, chunks=chunk, shuffle=True, **zstd)
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .errors import DamagedError, FormatError
+from .release import UPGRADE
 from .source import FileReader
 from .spec import canonical_json
 
@@ -112,7 +113,7 @@ def read_seal(reader: FileReader) -> Seal:
     if version > SEAL_VERSION:
         raise FormatError(
             f"{reader.location} was written by a newer mer (seal version {version}, this one reads {SEAL_VERSION}); "
-            "upgrade with: pip install --upgrade mer"
+            f"upgrade with: {UPGRADE}"
         )
     if version < 1 or not 512 <= block <= LARGEST_BLOCK or block & (block - 1) or length > block - match.end():
         raise DamagedError(f"{reader.location}: the header is damaged; fetch or make the file again")

@@ -11,7 +11,7 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, distribution
 from typing import Annotated, Any
 
 import typer
@@ -74,7 +74,9 @@ app = typer.Typer(
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"mer {version('mer')}")
+        from mer.cache.release import program_version
+
+        typer.echo(f"mer {program_version()}")
         raise typer.Exit
 
 
@@ -111,6 +113,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = [argument for argument in arguments if argument != "--debug"]
     if argv is None:
         watch_ctrl_c()
+    _warn_of_namesake()
     try:
         app(args=arguments, prog_name="mer")
     except SystemExit as left:
@@ -126,6 +129,18 @@ def main(argv: Sequence[str] | None = None) -> None:
             traceback.print_exc()
         print(f"mer: {_told(error)}", file=sys.stderr)
         sys.exit(getattr(error, "exit_code", 1))
+
+
+def _warn_of_namesake() -> None:
+    """Say in one line that the other package called `mer` lies in this environment too."""
+    try:
+        distribution("mer")  # cheap; what is behind it costs an import of numpy
+    except PackageNotFoundError:
+        return
+    from mer.cache.release import clash
+
+    if told := clash():
+        print(f"mer: warning: {told}", file=sys.stderr)
 
 
 def _told(error: Exception) -> str:

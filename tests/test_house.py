@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from mer.cache.release import DISTRIBUTION
+
 ROOT = Path(__file__).resolve().parents[1]
 ROOMS = ("cache", "stages", "pipeline")
 HEAVY = {"torch", "transformers", "librosa", "cv2", "av", "h5py", "dask", "distributed", "sklearn", "scipy", "numpy"}
@@ -29,7 +31,7 @@ def test_every_folder_with_code_is_packaged() -> None:
 
 
 def test_the_installed_package_holds_every_source_file() -> None:
-    installed = {str(file) for file in files("mer") or () if str(file).endswith(".py")}
+    installed = {str(file) for file in files(DISTRIBUTION) or () if str(file).endswith(".py")}
     if not any(name.startswith("mer/") for name in installed):
         pytest.skip("editable install: the wheel's files are compared in CI, where the package is installed plainly")
     assert installed >= {f"mer/{path.relative_to(ROOT)}" for path in sources()}

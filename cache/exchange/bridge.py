@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 
 from ..catalogue import Catalogue, SetIndex, shard_folder, write_catalogue
 from ..errors import MerError
+from ..release import DISTRIBUTION, program_version
 from ..sequence import FeatureSequence
 from ..shard import Fate, ShardInfo, ShardRow, read_shard_index, write_shard
 from ..spec import FeatureSpec
@@ -53,7 +53,7 @@ def save(imported: Imported, out: Path, form: str, digest: str, source_bytes: in
         sets[spec.set_name] = _save_set(imported.utterances.keys, made, spec, out, digest, budget)
     corpus = {"name": out.stem, "title": "", **imported.corpus}
     provenance = {
-        "libraries": {"mer": version("mer")},
+        "libraries": {DISTRIBUTION: program_version()},
         "imported": {"format": form, "source_sha256": digest, "notes": imported.lost},
     }
     write_catalogue(out, Catalogue(corpus, imported.utterances, sets, provenance))

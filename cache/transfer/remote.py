@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import logging
@@ -253,6 +254,8 @@ def _fetch(remote: Remote, part: Path, patience: Patience, on_progress: Progress
                     on_progress(done, size)
                 break
             except Exception as error:  # any transport's failure: what arrived is kept and the rest asked for again
+                if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+                    raise  # trying again makes no room
                 if isinstance(error, ValueError):  # what fsspec raises for a web server without range requests
                     ranged = False
                 if not ranged:

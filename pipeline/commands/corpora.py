@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from mer.pipeline.terminal.console import ProgressBar
     from mer.stages.corpora.inventory import Inventory
     from mer.stages.interfaces import CorpusInfo
 
@@ -46,13 +47,18 @@ def show(
         places.add_row(name, info.title, f"{info.license}{' (gated)' if info.gated else ''}", info.url)
     results.print()
     results.print(places)
+    results.print("Fetch one, or read how to get it: mer corpora get NAME", soft_wrap=True)
     results.print("Check a raw folder: mer corpora check NAME --root DIR", soft_wrap=True)
 
 
 @corpora.command()
 def check(
-    name: Annotated[str, typer.Argument(help="Corpus name (see `mer corpora`) or module:Class.")],
-    root: Annotated[Path, typer.Option(help="Folder that holds the raw corpus.")],
+    name: Annotated[
+        str, typer.Argument(help="Corpus name (see `mer corpora`), a folder of your own, or module:Class.")
+    ],
+    root: Annotated[
+        Path | None, typer.Option(help="Folder of the raw corpus. [default: as `mer extract` finds it]")
+    ] = None,
     inventory: Annotated[
         list[Path] | None,
         typer.Option(help="EmoBox list (.jsonl) to compare keys and durations with. Repeatable."),
@@ -70,11 +76,15 @@ def check(
     """Compare a raw folder with the published inventory; exit with 1 when something needs attention."""
     import json
 
-    from mer.pipeline.terminal.console import progress_bar
+    from mer.pipeline.extraction.corpus_root import find_root, named_corpus, remember
+    from mer.pipeline.terminal.console import progress_bar, set_up_logging
     from mer.stages.corpora.inventory import read_lists, take_inventory
 
-    corpus = _lenient(name, root, labels)
+    set_up_logging()
+    name, root = named_corpus(name, root)
+    corpus = _lenient(name, root or find_root(name), labels)
     listed = read_lists(corpus, inventory or ())
+    remember(name, corpus.root)
     taken = take_inventory(corpus, listed, decode, threads, lambda total: progress_bar("looking at clips", total))
     if as_json:
         typer.echo(json.dumps(taken.to_json(), indent=2, ensure_ascii=False))
@@ -82,6 +92,110 @@ def check(
         _print_inventory(taken, None if all_findings else MOST_SHOWN)
     if taken.attention:
         raise typer.Exit(1)
+
+
+@corpora.command()
+def get(
+    name: Annotated[str, typer.Argument(help="Corpus name (see `mer corpora`).")],
+    to: Annotated[Path | None, typer.Option(help="Folder to make. [default: ./data/ and the release's name]")] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before the download.")] = False,
+) -> None:
+    """Fetch a corpus that anyone may download, or say whom to ask for it; run it again to go on after a break."""
+    from mer.pipeline.terminal.console import results, set_up_logging, sized
+    from mer.pipeline.extraction.corpus_root import remember
+    from mer.stages.corpora.download import bytes_needed, bytes_to_fetch
+    from mer.stages.corpora.download import get as fetch
+    from mer.stages.corpora.releases import release_of
+
+    set_up_logging()
+    info, release = _info(name), release_of(name)
+    target = to or Path("data") / release.folder
+    results.print(f"[bold]{info.title}[/bold]\nlicence: {info.license}\nabout:   {info.url}", soft_wrap=True)
+    if not release.downloads:
+        _print_how_to_ask(name, target)
+        raise typer.Exit(1)
+    free = sized(_free_bytes(target))
+    size = f"about {sized(fetched)}" if (fetched := bytes_to_fetch(release)) else "a few small tables"
+    needed = sized(bytes_needed(release))
+    for one in release.downloads:
+        results.print(f"from:    {one.url}", soft_wrap=True)
+    if release.listed_count:
+        results.print(f"         and {release.listed_count:,} files below {release.listed[1]}", soft_wrap=True)
+    results.print(f"to:      {target}\nsize:    {size}; {needed} of disk in between, {free} are free", soft_wrap=True)
+    if not yes and not typer.confirm("Fetch it?", err=True):
+        results.print("nothing was fetched")
+        raise typer.Exit(1)
+    with _Bars() as bars:
+        folder = fetch(release, target, bars.move)
+    remember(name, folder)
+    results.print(
+        f"{name}: {folder}\nnext      mer corpora check {name}\n          mer extract --corpus {name}", soft_wrap=True
+    )
+
+
+@corpora.command()
+def init(
+    folder: Annotated[Path, typer.Argument(help="Folder of clips.")],
+    label_from: Annotated[
+        str | None, typer.Option(metavar="PATTERN", help="folder, or a pattern of names, as for `mer extract`.")
+    ] = None,
+    encoding: Annotated[str | None, typer.Option(help="Encoding of the transcripts. [default: utf-8]")] = None,
+) -> None:
+    """Write the manifest.csv of a folder of clips, to be edited: clips, transcripts, and what names say of labels."""
+    from mer.pipeline.terminal.console import results
+    from mer.stages.corpora.loose_clips import write_manifest
+
+    path, rows = write_manifest(folder, label_from or "", encoding or "")
+    results.print(f"{path}: {rows} clips", soft_wrap=True)
+    results.print(f"next      fill in its columns, then: mer extract --corpus {folder}", soft_wrap=True)
+
+
+class _Bars:
+    """One progress bar after the other, one for each file that is fetched."""
+
+    def __init__(self) -> None:
+        from contextlib import ExitStack
+
+        self.stack = ExitStack()
+        self.name = ""
+        self.bar: ProgressBar | None = None
+
+    def __enter__(self) -> _Bars:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stack.close()
+
+    def move(self, name: str, done: int, total: int | None) -> None:
+        """Show how far a file is."""
+        from mer.pipeline.terminal.console import byte_bar, progress_bar
+
+        if name != self.name:
+            self.stack.close()
+            counted = name.startswith("files of ")
+            self.bar = self.stack.enter_context(progress_bar(name, total or 0) if counted else byte_bar(name, total))
+            self.name = name
+        if self.bar is not None:
+            self.bar.put(done, total)
+
+
+def _print_how_to_ask(name: str, target: Path) -> None:
+    """Say whom to ask for a corpus that is not given to anyone, and what its folder must look like."""
+    from mer.pipeline.terminal.console import results
+    from mer.stages.corpora.releases import paragraph
+
+    for title, said in (("who may use it", paragraph(name, "Who may use it")), ("layout", paragraph(name, "Layout"))):
+        if said:
+            results.print(f"{title}: {said}", soft_wrap=True, markup=False, highlight=False)
+    results.print("This corpus has to be asked for; nothing was fetched.", soft_wrap=True)
+    results.print(f"Once it lies in {target}: mer corpora check {name}", soft_wrap=True)
+
+
+def _free_bytes(target: Path) -> int:
+    import shutil
+
+    there = next(folder for folder in (target.absolute(), *target.absolute().parents) if folder.is_dir())
+    return shutil.disk_usage(there).free
 
 
 def _names() -> list[str]:

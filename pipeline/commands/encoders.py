@@ -56,6 +56,8 @@ def encoders(
 
 
 def _facts(name: str, entry: EncoderEntry) -> dict[str, Any]:
+    from mer.cache.release import install_line
+
     return {
         "name": name,
         "modality": entry.modality,
@@ -65,7 +67,7 @@ def _facts(name: str, entry: EncoderEntry) -> dict[str, Any]:
         "note": entry.note,
         "extra": entry.extra,
         "installed": entry.installed(),
-        "install": f"pip install 'mer[{entry.extra}]'" if entry.extra else "",
+        "install": install_line(entry.extra) if entry.extra else "",
     }
 
 

@@ -18,8 +18,20 @@ HOW = "How to carry it out"
 
 
 def extract(
-    corpus: Annotated[str, typer.Option(help="Corpus name (see `mer corpora`) or module:Class.", rich_help_panel=WHAT)],
-    root: Annotated[Path | None, typer.Option(help="Folder that holds the raw corpus.", rich_help_panel=WHAT)] = None,
+    corpus: Annotated[
+        str,
+        typer.Option(
+            help="A name (see `mer corpora`), a folder of your own such as ./my-clips, or module:Class.",
+            rich_help_panel=WHAT,
+        ),
+    ],
+    root: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of the raw corpus. [default: the one used last, $MER_DATA/NAME, ./data/RELEASE]",
+            rich_help_panel=WHAT,
+        ),
+    ] = None,
     preset: Annotated[
         str | None,
         typer.Option(
@@ -76,6 +88,23 @@ def extract(
     ] = None,
     labels: Annotated[
         str | None, typer.Option(help="Named label set of the corpus, e.g. 4 or 6 for IEMOCAP.", rich_help_panel=WHAT)
+    ] = None,
+    label_from: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PATTERN",
+            help="Labels of clips without a manifest: folder, or a pattern of names such as *_{emotion}_{speaker}.",
+            rich_help_panel=WHAT,
+        ),
+    ] = None,
+    column: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KNOWN=NAME", help="What the manifest calls a column, e.g. path=clip_name.", rich_help_panel=WHAT
+        ),
+    ] = None,
+    encoding: Annotated[
+        str | None, typer.Option(help="Encoding of the manifest, e.g. cp1252. [default: utf-8]", rich_help_panel=WHAT)
     ] = None,
     corpus_option: Annotated[
         list[str] | None,
@@ -150,6 +179,7 @@ def extract(
     Run it again at any time: finished work is found and only what is missing or has changed (an encoder, a transcript,
     a file, added clips) is encoded. Ctrl-C or a crash loses at most the shards in flight.
     """
+    from mer.pipeline.extraction.corpus_root import named_corpus
     from mer.pipeline.extraction.options import Execution, ExtractOptions
     from mer.pipeline.extraction.presets import chosen_encoders, layers_by_modality, parse_corpus_options, preset_of
     from mer.pipeline.extraction.run import extract as run
@@ -157,12 +187,21 @@ def extract(
     from mer.pipeline.terminal.console import set_up_logging
 
     set_up_logging()
+    asked = corpus
+    corpus, root = named_corpus(corpus, root)
+    if out is None and corpus != asked and root is not None:
+        out = Path("cache") / f"{root.resolve().name or 'folder'}.h5"
     chosen = preset_of(preset, corpus, bool(text_encoder or audio_encoder or face_encoder))
     corpus_options = parse_corpus_options(corpus_option or [])
     if labels is not None:
         corpus_options["labels"] = labels
     if allow_count_mismatch:
         corpus_options["allow_count_mismatch"] = True
+    corpus_options |= {
+        name: value
+        for name, value in (("label_from", label_from), ("column", tuple(column or ())), ("encoding", encoding))
+        if value
+    }
     options = ExtractOptions(
         corpus=corpus,
         root=root,

@@ -46,13 +46,20 @@ def remembered_root(catalogue: Path) -> Path:
     MerError
         If it was made elsewhere, or the folder is gone.
     """
-    try:
-        root = Path(_note(catalogue).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError):
-        raise MerError(f"{catalogue}: its corpus was not read on this machine; give its folder, --root") from None
+    root = noted_root(catalogue)
+    if root is None:
+        raise MerError(f"{catalogue}: its corpus was not read on this machine; give its folder, --root")
     if not root.is_dir():
         raise MerError(f"{catalogue}: its corpus was read from {root}, which is gone; give its new folder, --root")
     return root
+
+
+def noted_root(catalogue: Path) -> Path | None:
+    """Return the corpus folder that was written down for a catalogue, there or not; None where none was."""
+    try:
+        return Path(_note(catalogue).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError):
+        return None
 
 
 def _note(catalogue: Path) -> Path:

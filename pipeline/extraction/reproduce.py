@@ -11,9 +11,10 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from mer.cache import Catalogue, FeatureSpec
+from mer.cache.release import DISTRIBUTION, FORMER
 
 LIBRARIES = (
-    "mer", "torch", "transformers", "tokenizers", "sentencepiece", "av", "soxr", "librosa", "scipy",
+    DISTRIBUTION, "torch", "transformers", "tokenizers", "sentencepiece", "av", "soxr", "librosa", "scipy",
     "opencv-python-headless", "numpy", "h5py",
 )  # fmt: skip
 """What has a part in the numbers of any cache."""
@@ -84,10 +85,11 @@ def recipe(catalogue: Catalogue) -> str:
 
 def _pip_line(provenance: Mapping[str, Any]) -> str:
     libraries = provenance.get("libraries", {})
-    known = [name for name in (*LIBRARIES, *MEASURING.values()) if name in libraries]
-    pinned = [f"{name}=={str(libraries[name]).partition('+')[0]}" for name in known]
+    known = [name for name in (FORMER, *LIBRARIES, *MEASURING.values()) if name in libraries]
+    names = {FORMER: DISTRIBUTION}
+    pinned = [f"{names.get(name, name)}=={str(libraries[name]).partition('+')[0]}" for name in known]
     python = provenance.get("python")
-    return shlex.join(["pip", "install", *(pinned or ["mer"])]) + (f"  # Python {python}" if python else "")
+    return shlex.join(["pip", "install", *(pinned or [DISTRIBUTION])]) + (f"  # Python {python}" if python else "")
 
 
 def _add(commands: list[_Command], spec: FeatureSpec) -> None:
@@ -151,6 +153,10 @@ def _arguments(command: _Command, catalogue: Catalogue) -> list[str]:
     labels, mismatch = chosen.pop("labels", None), chosen.pop("allow_count_mismatch", None)
     words += ["--labels", str(labels)] if labels else []
     words += ["--allow-count-mismatch"] if mismatch else []
+    for option in ("label_from", "encoding"):
+        words += [f"--{option.replace('_', '-')}", str(value)] if (value := chosen.pop(option, "")) else []
+    for named in chosen.pop("column", ()):
+        words += ["--column", str(named)]
     for name, value in sorted(chosen.items()):
         words += ["--corpus-option", f"{name}={value if isinstance(value, str) else json.dumps(value, default=str)}"]
     return [*words, "--out", "OUT.h5"]

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mer.cache import MerError, atomic_write
+from mer.cache.release import program_version
 
 from ..results.evaluate import SAME_LABELS
 from ..scores.metrics import LOWER_IS_BETTER, PLAIN_NUMBERS, TITLES, show
@@ -57,7 +57,7 @@ def build_page(views: Sequence[RunView]) -> str:
     title = views[0].name if len(views) == 1 else f"{len(views)} runs"
     body = [_header(views, title), _results(views)]
     body += [run_section(view, alone=len(views) == 1) for view in views]
-    body.append(el("footer", f"Written by mer {version('mer')}. The page is complete in itself and loads nothing."))
+    body.append(el("footer", f"Written by mer {program_version()}. The page is complete in itself and loads nothing."))
     head = [
         el("meta", charset="utf-8"),
         el("meta", http_equiv="Content-Security-Policy", content="default-src 'none'; style-src 'unsafe-inline'"),

@@ -13,6 +13,7 @@ from rich.live import Live
 from rich.table import Table
 
 from mer.cache import MerError
+from mer.cache.release import install_line
 
 from ..scores.metrics import TITLES, better, show
 from ..terminal.console import Pace, clock, table
@@ -141,5 +142,5 @@ def open_board(folder: Path) -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
-        raise MerError("--tensorboard needs the package tensorboard: pip install 'mer[tensorboard]'") from error
+        raise MerError(f"--tensorboard needs the package tensorboard: {install_line('tensorboard')}") from error
     return SummaryWriter(str(folder))

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from mer.cache import MerError
+from mer.cache.release import DISTRIBUTION
 from mer.stages.registry import find
 
 from ..scores.metrics import scale_of, selection_metric
@@ -26,7 +27,7 @@ from .splits import splits_digest
 
 logger = logging.getLogger("mer.train")
 
-LIBRARIES = ("mer", "torch", "numpy", "scikit-learn", "safetensors")
+LIBRARIES = (DISTRIBUTION, "torch", "numpy", "scikit-learn", "safetensors")
 
 
 def open_run(prepared: Prepared, command: Sequence[str]) -> Run:

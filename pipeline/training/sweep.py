@@ -1,6 +1,6 @@
 """`mer train --sweep sweep.toml`: choose settings on validation alone, then train them in full and score the test rows.
 
-    method = "random"        # grid, random, or tpe (needs the extra: pip install 'mer[sweep]')
+    method = "random"        # grid, random, or tpe (needs the extra: pip install 'mer-toolkit[sweep]')
     trials = 20              # not for grid, which tries everything
     seeds = 1                # seeds of each trial; its score is the mean over them and the folds
     seed = 0
@@ -30,6 +30,7 @@ import numpy as np
 from rich.console import Console
 
 from mer.cache import MerError, atomic_write
+from mer.cache.release import install_line
 from mer.stages.registry import find, suggest
 
 from ..scores.metrics import LOWER_IS_BETTER, show
@@ -232,7 +233,7 @@ def _tpe(sweep: Sweep, attempt: Callable[[Point], float], lower: Callable[[], bo
     try:
         import optuna
     except ImportError as error:
-        raise MerError("method 'tpe' needs Optuna: pip install 'mer[sweep]', or use method = \"random\"") from error
+        raise MerError(f"method 'tpe' needs Optuna: {install_line('sweep')}, or use method = 'random'") from error
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(direction="minimize", sampler=optuna.samplers.TPESampler(seed=sweep.seed))
 

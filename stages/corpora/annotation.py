@@ -37,14 +37,14 @@ def read_bytes(path: Path) -> bytes:
     return content
 
 
-def read_text(path: Path, encodings: Sequence[str] = UTF8) -> str:
+def read_text(path: Path, encodings: Sequence[str] = UTF8, wide: bool = False) -> str:
     """Decode an annotation file with the first encoding that fits.
 
     A file that holds characters of UTF-8 beside a broken byte is refused, not read as cp1252: that would turn its
-    quotes into mojibake without a word.
+    quotes into mojibake without a word. `wide` lets encodings through that write zero bytes, such as UTF-16.
     """
     content = read_bytes(path)
-    if b"\0" in content:
+    if b"\0" in content and not wide:
         raise MerError(f"{path}: is binary or UTF-16, not UTF-8 text; save it as UTF-8")
     broken = 0
     for encoding in encodings:
@@ -53,10 +53,13 @@ def read_text(path: Path, encodings: Sequence[str] = UTF8) -> str:
         except UnicodeDecodeError as error:
             broken = broken or content.count(b"\n", 0, error.start) + 1
             continue
+        except UnicodeError:  # what the codecs of UTF-16 say of a file without their mark
+            continue
         if broken and not content.decode("utf-8", "ignore").isascii():
             break
         return text
-    raise MerError(f"{path} line {broken}: is not UTF-8 text; copy the file again or save it as UTF-8")
+    named = encodings[0].upper().removesuffix("-SIG")
+    raise MerError(f"{path} line {broken or 1}: is not {named} text; copy the file again or save it as UTF-8")
 
 
 def read_json(path: Path) -> Any:
@@ -83,11 +86,13 @@ class Row:
 
     path: Path
     line: int
+    """From 1; 0 where the row was not read from a line of a file."""
     cells: Mapping[str, str]
 
     def error(self, message: str) -> MerError:
         """Build the error that names this row's file and line."""
-        return MerError(f"{self.path} line {self.line}: {message}")
+        place = f" line {self.line}" if self.line else ""
+        return MerError(f"{self.path}{place}: {message}")
 
     def text(self, column: str) -> str:
         """Return a cell without surrounding blanks; empty when the column is absent."""
@@ -171,7 +176,11 @@ def read_table(
         If the file is missing, empty, of another encoding, lacks a column or a row has another width, an open
         quote included, which would otherwise swallow the rows after it.
     """
-    text = read_text(path, encodings)
+    return table_of(path, read_text(path, encodings), required, delimiter, row_ids)
+
+
+def table_of(path: Path, text: str, required: Sequence[str], delimiter: str = ",", row_ids: bool = False) -> Table:
+    """Read the text of a CSV file, as `read_table` does."""
     reader = csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=delimiter)
     csv.field_size_limit(MAX_CELL_CHARACTERS)
     lines: list[tuple[int, list[str]]] = []
@@ -187,6 +196,7 @@ def read_table(
             lines.append((line, cells))
     if not lines:
         raise MerError(f"{path}: file is empty; copy it again from the release")
+    lines = _without_empty_tail(lines)
     columns = _header(path, lines[0][1], required, row_ids)
     if len(lines) == 1:
         raise MerError(f"{path}: has a header and no rows")
@@ -196,6 +206,15 @@ def read_table(
             raise MerError(f"{path} line {line}: has {len(cells)} cells where the header has {len(columns)}")
         rows.append(Row(path, line, dict(zip(columns, cells, strict=True))))
     return Table(path, columns, tuple(rows))
+
+
+def _without_empty_tail(lines: Sequence[tuple[int, list[str]]]) -> list[tuple[int, list[str]]]:
+    """Drop the last columns where neither the header nor any row has something, as spreadsheets save them."""
+    width = max(
+        (at for _, cells in lines for at, cell in enumerate(cells, 1) if cell.strip()), default=len(lines[0][1])
+    )
+    width = max(width, len(lines[0][1]) if lines[0][1][-1].strip() else width)
+    return [(line, cells[:width] if len(cells) > width else cells) for line, cells in lines]
 
 
 def _header(path: Path, cells: Sequence[str], required: Sequence[str], row_ids: bool) -> tuple[str, ...]:

@@ -24,10 +24,8 @@ from ..interfaces import Corpus
 from ..utterance import Utterance
 from .annotation import read_text
 from .counts import Count, Published, compare_counts, groups_of
+from .media_files import MEDIA_SUFFIXES
 
-MEDIA_SUFFIXES = frozenset(
-    [".mp4", ".avi", ".mov", ".mkv", ".mpg", ".webm", ".flv", ".m4v", ".wav", ".flac", ".mp3", ".ogg", ".m4a", ".opus"]
-)
 TOLERANCE_SECONDS = 1.0
 KINDS = ("column", "count", "missing", "unreadable", "duration", "duplicate", "not listed", "extra", "known", "no text")
 SHARED = {"row": "media file and span", "origin": "text and times", "file": "bytes"}

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mer.cache import FeatureSequence, FeatureSpec, MerError
+from mer.cache.release import install_line
 
 from ..interfaces import SAMPLE_RATE_HZ, EncoderInput, LoadedEncoder, Waveform
 
@@ -74,7 +75,7 @@ class SignalEncoder:
         """Check that the library is installed."""
         library = MEASURES[self.measure].library
         if importlib.util.find_spec(library) is None:
-            raise MerError(f"encoder {self.measure} needs {library}: pip install 'mer[{library}]'")
+            raise MerError(f"encoder {self.measure} needs {library}: {install_line(library)}")
         return self
 
     def spec(self, inputs: Mapping[str, Any], dtype: str = "float32") -> FeatureSpec:

@@ -82,7 +82,7 @@ def test_reproduce_prints_pinned_commands(make_cache: Cache, capsys: pytest.Capt
     assert code == 0
     chosen = "--corpus-option clips=48 --corpus-option 'test_set=two words' --corpus-option turns=true --out OUT.h5"
     assert out.splitlines() == [
-        "pip install mer==0.1.0 torch==2.13.0  # Python 3.11.7",
+        "pip install mer-toolkit==0.1.0 torch==2.13.0  # Python 3.11.7",
         "mer extract --corpus meld --root DIR --text-encoder lab/words --audio-encoder lab/sound@abc "
         "--face-encoder none --layers audio=6,9 --layers text=all --channel center --dtype float16 "
         "--max-audio-seconds 30.0 --precision float32 --split 'dev set' --labels final " + chosen,

@@ -401,7 +401,7 @@ def test_packing_over_a_link_writes_the_file_it_leads_to(make_cache: Cache, tmp_
 def test_a_missing_plugin_is_told(make_cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = make_cache()
     monkeypatch.setitem(sys.modules, "hdf5plugin", None)
-    with pytest.raises(MerError, match=r"pip install 'mer\[zstd\]'"):
+    with pytest.raises(MerError, match=r"pip install 'mer-toolkit\[zstd\]'"):
         pack(source, tmp_path / "p.h5", PackOptions("MIT", compression="zstd"))
 
 

@@ -349,7 +349,11 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) or len(store.read(na
     [
         ("empty.h5", b"", "is empty"),
         ("text.h5", b"hello" * 500, "is not a feature file of mer"),
-        ("newer.h5", b"mer-seal 2 1024 10\n" + bytes(2000), "written by a newer mer .* pip install --upgrade mer"),
+        (
+            "newer.h5",
+            b"mer-seal 2 1024 10\n" + bytes(2000),
+            "written by a newer mer .* pip install --upgrade mer-toolkit",
+        ),
     ],
 )
 def test_other_files_are_refused_in_one_sentence(tmp_path: Path, name: str, content: bytes, message: str) -> None:

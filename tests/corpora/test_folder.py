@@ -74,7 +74,7 @@ def test_a_file_that_is_absent_is_listed(tmp_path: Path) -> None:
     [
         ("", 0, "file is empty"),
         ("id,path\n", 0, "no rows"),
-        ("id,text\na,hello\n", 1, "column path is missing; columns found: id, text"),
+        ("id,text\na,hello\n", 1, "column 'path' missing; add --column path=NAME (columns found: id, text)"),
         ("id,path,path\na,a.mp4,b.mp4\n", 1, "'path' appears twice"),
         ("id,path,\na,a.mp4,b\n", 1, "column 3 has no name"),
         ("id,path,joy:real,joy\na,a.mp4,1,1\n", 1, "'joy' appears twice"),
@@ -90,13 +90,14 @@ def test_a_file_that_is_absent_is_listed(tmp_path: Path) -> None:
         ("id,path,turn\na,a.mp4,first\n", 2, "turn 'first' is not a whole number"),
         ("id,path,turn\na,a.mp4,-2\n", 2, "turn '-2' is not a whole number"),
         ("id,path,start_seconds\na,a.mp4,soon\n", 2, "start_seconds 'soon' is not a number"),
-        ("id,path,start_seconds\na,a.mp4,nan\n", 2, "is not a finite number"),
+        ("id,path,start_seconds\na,a.mp4,inf\n", 2, "is not a finite number"),
         ("id,path,start_seconds\na,a.mp4,-1\n", 2, "is negative"),
         ("id,path,start_seconds,end_seconds\na,a.mp4,2,2\n", 2, "is not after"),
         ("id,path,split\na,a.mp4,trian\n", 2, "split 'trian' is unknown"),
         ("id,path,valence\na,a.mp4,0.5\nb,b.mp4,0.2\nc,c.mp4,0.4o\n", 4, "valence '0.4o' is a word"),
-        ("id,path,Speaker\na,a.mp4,ann\n", 1, "column 'Speaker' would become a label; write it 'speaker'"),
-        ("id,path,Start seconds\na,a.mp4,1\n", 1, "write it 'start_seconds'"),
+        ("id,file,filename\na,a.mp4,b.mp4\n", 1, "'file' and 'filename' may both be the path; choose: --column path="),
+        ("id;clip_name\na;a.mp4\n", 1, "column 'path' missing; found 'clip_name': add --column path=clip_name"),
+        ("path,text\n,hello\n", 2, "path is empty, and there is no column id"),
         ("id,path,text:class\na,a.mp4,ann\n", 1, "write it 'text'"),
         ("id,path,emotion:clas\na,a.mp4,1\n", 1, "'emotion:clas' ends in no kind of label; did you mean 'class'?"),
         ("id,path,valence\na,a.mp4,0.5\nb,b.mp4,inf\n", 3, "valence 'inf' is not a finite number"),
@@ -112,7 +113,7 @@ def test_a_bad_manifest_is_told_in_one_line(tmp_path: Path, text: str, line: int
     assert not line or f"line {line}:" in message
 
 
-@pytest.mark.parametrize(("column", "meant"), [("transcript", "text"), ("Sentence", "text"), ("speakers", "speaker")])
+@pytest.mark.parametrize(("column", "meant"), [("speakers", "speaker"), ("pathh", "path")])
 def test_a_label_that_may_be_a_known_column_is_warned_about_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, column: str, meant: str
 ) -> None:
@@ -157,7 +158,7 @@ def test_a_symbolic_link_may_not_lead_out(tmp_path: Path) -> None:
 def test_missing_root_and_missing_manifest(tmp_path: Path) -> None:
     with pytest.raises(MerError, match="does not exist"):
         FolderCorpus(tmp_path / "nowhere").utterances()
-    with pytest.raises(MerError, match=r"manifest\.csv: file not found"):
+    with pytest.raises(MerError, match=r"has no manifest\.csv, and below it is no media file"):
         FolderCorpus(tmp_path).utterances()
     (tmp_path / "file").write_text("x")
     with pytest.raises(MerError, match="is not a folder"):

@@ -29,7 +29,7 @@ def test_a_missing_extra_shows_its_pip_line(
     encoders(modality="audio", as_json=True)
     facts = {fact["name"]: fact for fact in json.loads(capsys.readouterr().out)["encoders"]}
     assert facts["egemaps"]["installed"] is False
-    assert facts["egemaps"]["install"] == "pip install 'mer[opensmile]'"
+    assert facts["egemaps"]["install"] == "pip install 'mer-toolkit[opensmile]'"
     assert facts["hubert-base"]["installed"] is True
     assert "roberta-base" not in facts
 

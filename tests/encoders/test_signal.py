@@ -27,7 +27,9 @@ class TestLibrosa(EncoderTests):
         return make_encoder("audio", name).resolve()
 
 
-@pytest.mark.skipif(importlib.util.find_spec("opensmile") is None, reason="the extra mer[opensmile] is not installed")
+@pytest.mark.skipif(
+    importlib.util.find_spec("opensmile") is None, reason="the extra mer-toolkit[opensmile] is not installed"
+)
 @pytest.mark.parametrize("name", ["egemaps", "egemaps-lld", "compare", "compare-lld"])
 class TestOpenSmile(EncoderTests):
     @pytest.fixture
@@ -58,5 +60,5 @@ def test_options_that_mean_nothing_are_refused() -> None:
 
 def test_a_missing_extra_names_the_pip_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(MerError, match=r"pip install 'mer\[opensmile\]'"):
+    with pytest.raises(MerError, match=r"pip install 'mer-toolkit\[opensmile\]'"):
         make_encoder("audio", "egemaps").resolve()

@@ -226,13 +226,13 @@ def test_the_content_of_a_file_decides_and_not_its_date(run: Make, sounds: Path)
 
 
 def test_provenance_has_the_versions_that_made_what_is_there(run: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("opensmile", reason="the extra mer[opensmile] is not installed")
+    pytest.importorskip("opensmile", reason="the extra mer-toolkit[opensmile] is not installed")
     smile = {"encoders": {"audio": ("egemaps",)}}
 
     def with_versions(number: str, **asked: object) -> dict[str, str]:
         monkeypatch.setattr("mer.pipeline.extraction.reproduce.version", lambda name: number)
         found = read_catalogue(run(**asked).catalogue).provenance["libraries"]
-        assert {"mer", "torch", "librosa", "soxr", "opencv-python-headless"} <= set(found)
+        assert {"mer-toolkit", "torch", "librosa", "soxr", "opencv-python-headless"} <= set(found)
         return {name: found.get(name, "none") for name in ("numpy", "opensmile")}
 
     assert with_versions("1", **TEXT) == {"numpy": "1", "opensmile": "none"}

@@ -29,7 +29,7 @@ seeds = 1
 def test_the_best_of_optunas_trials_is_trained_and_a_second_sweep_proposes_the_same(
     toy: Path, tmp_path: Path, quick: dict[str, Any]
 ) -> None:
-    pytest.importorskip("optuna", reason="needs the extra sweep: pip install 'mer[sweep]'")
+    pytest.importorskip("optuna", reason="needs the extra sweep: pip install 'mer-toolkit[sweep]'")
     (tmp_path / "sweep.toml").write_text(TPE)
     trials = []
     for name in ("one", "two"):
@@ -48,7 +48,7 @@ def test_the_best_of_optunas_trials_is_trained_and_a_second_sweep_proposes_the_s
 
 @pytest.mark.parametrize("lower", [True, False])
 def test_optuna_is_told_which_way_is_better(lower: bool) -> None:
-    pytest.importorskip("optuna", reason="needs the extra sweep: pip install 'mer[sweep]'")
+    pytest.importorskip("optuna", reason="needs the extra sweep: pip install 'mer-toolkit[sweep]'")
     distance: list[float] = []
 
     def attempt(point: dict[str, float]) -> float:
@@ -63,7 +63,7 @@ def test_optuna_is_told_which_way_is_better(lower: bool) -> None:
 def test_tensorboard_gets_the_history(toy: Path, tmp_path: Path, quick: dict[str, Any]) -> None:
     reading = pytest.importorskip(
         "tensorboard.backend.event_processing.event_accumulator",
-        reason="needs the extra tensorboard: pip install 'mer[tensorboard]'",
+        reason="needs the extra tensorboard: pip install 'mer-toolkit[tensorboard]'",
     )
     summary = train(build_options({"features": toy, "out": tmp_path / "run", **quick, "tensorboard": True}))
     (folder,) = {file.parent for file in (summary.path / "tensorboard").rglob("events.*")}

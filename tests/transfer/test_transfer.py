@@ -349,7 +349,7 @@ def test_parts_interrupted_are_not_fetched_twice(tmp_path, parts):
 @pytest.fixture
 def s3(monkeypatch):
     """Moto's server, with one bucket."""
-    why = "needs the extra test-remote: pip install 'mer[test-remote]'"
+    why = "needs the extra test-remote: pip install 'mer-toolkit[test-remote]'"
     pytest.importorskip("s3fs", reason=why)
     threaded = pytest.importorskip("moto.server", reason=why).ThreadedMotoServer
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
