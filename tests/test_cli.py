@@ -147,3 +147,29 @@ def test_a_module_that_python_does_not_see_is_told_how_to_show(capsys: pytest.Ca
         main(["extract", "--corpus", "my_unseen_corpus:Stage", "--root", "."])
     assert left.value.code == 1
     assert "put PYTHONPATH=. before the command" in capsys.readouterr().err
+
+
+def pages() -> list[tuple[str, ...]]:
+    """Every command, those below another one included."""
+    from typer.main import get_command
+
+    from mer.pipeline.cli import app
+
+    found: list[tuple[str, ...]] = []
+    waiting = [((), get_command(app))]
+    while waiting:
+        name, command = waiting.pop()
+        found.append(name)
+        waiting += [((*name, below), made) for below, made in getattr(command, "commands", {}).items()]
+    return sorted(found)
+
+
+@pytest.mark.parametrize("page", pages(), ids=" ".join)
+def test_no_name_of_an_option_is_cut_at_80_columns(
+    page: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr("typer.rich_utils.MAX_WIDTH", 80)
+    with pytest.raises(SystemExit):
+        main([*page, "--help"])
+    assert "…" not in capsys.readouterr().out

@@ -65,7 +65,9 @@ def extract(
         str,
         typer.Option(help="auto (bfloat16 on a GPU, float32 elsewhere), float32 or bfloat16.", rich_help_panel=WHAT),
     ] = "auto",
-    face_fps: Annotated[float, typer.Option(min=0.1, help="Face frames per second.", rich_help_panel=WHAT)] = 5.0,
+    face_fps: Annotated[
+        float, typer.Option(min=0.1, metavar="FPS", help="Face frames per second.", rich_help_panel=WHAT)
+    ] = 5.0,
     face_policy: Annotated[
         str,
         typer.Option(

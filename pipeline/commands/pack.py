@@ -29,7 +29,7 @@ def pack(
     description: Annotated[str, typer.Option(help="What a reader should know.", rich_help_panel=TERMS)] = "",
     gap: Annotated[
         list[str] | None,
-        typer.Option(help="A known gap, beside those counted here. Repeatable.", rich_help_panel=TERMS),
+        typer.Option(metavar="TEXT", help="A known gap, beside those counted here. Repeatable.", rich_help_panel=TERMS),
     ] = None,
     right: Annotated[
         bool,

@@ -10,6 +10,9 @@ from mer.cache import MerError
 
 from ..utterance import Utterance
 
+SPLITS = ("train", "val", "test")
+MOST_TOLD = 3
+"""Counts that an error names; the check lists them all."""
 ALL = "all"
 """Name of the group that holds every utterance."""
 
@@ -85,19 +88,48 @@ def differences(counts: Iterable[Count]) -> str:
 
 
 def assert_counts(
-    name: str, published: Published, utterances: Sequence[Utterance], allow_count_mismatch: bool
+    name: str,
+    published: Published,
+    utterances: Sequence[Utterance],
+    allow_count_mismatch: bool,
+    split: str | None = None,
 ) -> Sequence[Utterance]:
     """Return the utterances if they are as many as were published.
+
+    Parameters
+    ----------
+    split
+        Where given, only counts of this split are compared.
 
     Raises
     ------
     MerError
-        If a count differs and that is not allowed; the message lists the differences.
+        If a count differs and that is not allowed; the message says in one line what is missing.
     """
-    told = "" if allow_count_mismatch else differences(compare_counts(published, utterances))
-    if told:
+    counts = [] if allow_count_mismatch else compare_counts(published, utterances)
+    differing = [count for count in counts if count.differs and split in (None, count.group)]
+    if differing:
+        whole = "" if split else _whole_splits(counts)
         raise MerError(
-            f"{name}: counts differ from the published ones: {told}; see `mer corpora check {name}`,"
-            " or go on with --allow-count-mismatch"
+            f"{name}: counts differ from the published ones: {in_short(differing)}; `mer corpora check {name}` lists"
+            f" them all. Go on{whole} with --allow-count-mismatch"
         )
     return utterances
+
+
+def in_short(differing: Sequence[Count]) -> str:
+    """Say what differs most: how many utterances are there of how many, else the first of the classes."""
+    sizes = [count for count in differing if count.what == "utterances"]
+    if sizes:
+        named = [f"{c.group} {c.found:,} of {c.published or 0:,}" for c in sizes]
+        return f"{', '.join(named[:MOST_TOLD])} utterances" + (" and more" if len(named) > MOST_TOLD else "")
+    more = f" and {len(differing) - MOST_TOLD} other counts" if len(differing) > MOST_TOLD else ""
+    return differences(differing[:MOST_TOLD]) + more
+
+
+def _whole_splits(counts: Sequence[Count]) -> str:
+    """Name a split that is complete, which can be taken alone."""
+    sizes = {count.group: count.found for count in counts if count.what == "utterances" and count.group in SPLITS}
+    wrong = {count.group for count in counts if count.differs}
+    whole = [group for group, found in sizes.items() if found and group not in wrong]
+    return f" with --split {whole[0]} alone, or" if whole else ""

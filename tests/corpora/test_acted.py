@@ -75,7 +75,7 @@ def test_real_names_of_emodb(shared_data: Path, tmp_path: Path) -> None:
         name.removesuffix(".wav"): words.get(emotion, emotion) for name, emotion in names.items()
     }
     (tmp_path / "wav" / "03a01Wa.wav").unlink()
-    with pytest.raises(MerError, match="all utterances 534 instead of 535, all emotion anger 126 instead of 127"):
+    with pytest.raises(MerError, match="all 534 of 535 utterances"):
         EmoDbCorpus(tmp_path).utterances()
 
 
@@ -143,7 +143,7 @@ def test_mer2023_chooses_its_test_set(tmp_path: Path) -> None:
     assert (utterances["sample_00000013"].text, utterances["sample_00000013"].labels["valence"]) == (None, None)
     english = MerChallengeCorpus(tmp_path, language="english", allow_count_mismatch=True).utterances()
     assert {u.key: u.text for u in english}["sample_00000000"] == "Hello, you."
-    with pytest.raises(MerError, match="train utterances 2 instead of 3373"):
+    with pytest.raises(MerError, match="train 2 of 3,373"):
         MerChallengeCorpus(tmp_path).utterances()
 
 

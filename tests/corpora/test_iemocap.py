@@ -48,7 +48,7 @@ def test_published_counts_differ_only_where_the_lists_are_silent(iemocap_tree: P
     found = compare_counts(corpus.published(), corpus.utterances())
     silent = {"utterances", "consensus sur", "consensus fea"}
     assert {count.what for count in found if count.differs} == silent
-    with pytest.raises(MerError, match="all utterances 7433 instead of 10039, all consensus sur 0 instead of 107"):
+    with pytest.raises(MerError, match="all 7,433 of 10,039 utterances"):
         IemocapCorpus(iemocap_tree).utterances()
 
 

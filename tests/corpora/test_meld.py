@@ -114,7 +114,7 @@ def test_stubs_and_final_videos_do_not_count(tmp_path: Path) -> None:
 
 def test_a_count_that_differs_is_told(tmp_path: Path) -> None:
     write_tables(tmp_path)
-    with pytest.raises(MerError, match=r"train utterances 3 instead of 9989.*--allow-count-mismatch"):
+    with pytest.raises(MerError, match=r"train 3 of 9,989.*--allow-count-mismatch"):
         MeldCorpus(tmp_path).utterances()
 
 
