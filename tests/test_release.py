@@ -16,7 +16,7 @@ from mer.pipeline import cli
 
 ROOT = Path(__file__).resolve().parents[1]
 WRITTEN = ("cache", "stages", "pipeline", "docs", "tests", "benchmarks", ".ci")
-STRANGER = re.compile(r"pip3? install (?:-\S+ |--upgrade )*['\"]?mer(?![\w-])|['\"]mer\[")
+STRANGER = re.compile(r"pip3? install (?:-\S+ |--upgrade )*['\"]?mer(?![\w-])|['\"`]mer\[")
 
 
 def texts() -> list[Path]:

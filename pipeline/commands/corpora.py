@@ -101,8 +101,8 @@ def get(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before the download.")] = False,
 ) -> None:
     """Fetch a corpus that anyone may download, or say whom to ask for it; run it again to go on after a break."""
-    from mer.pipeline.terminal.console import results, set_up_logging, sized
     from mer.pipeline.extraction.corpus_root import remember
+    from mer.pipeline.terminal.console import results, set_up_logging, sized
     from mer.stages.corpora.download import bytes_needed, bytes_to_fetch
     from mer.stages.corpora.download import get as fetch
     from mer.stages.corpora.releases import release_of

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mer.cache import MerError, atomic_write
+from mer.cache.release import install_line
 
 from .timeline import Timeline, stretches
 from .windows import subtitle_library
@@ -235,5 +236,5 @@ def _pympi() -> Any:
     try:
         import pympi
     except ImportError as error:
-        raise MerError("ELAN and Praat files need the library pympi-ling; pip install 'mer[timeline]'") from error
+        raise MerError(f"ELAN and Praat files need the library pympi-ling; {install_line('timeline')}") from error
     return pympi

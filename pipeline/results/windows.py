@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from mer.cache import MerError
+from mer.cache.release import install_line
 
 SHORTEST_SECONDS = 0.25
 """A rest of a video that is shorter than this gets no window of its own."""
@@ -194,5 +195,5 @@ def subtitle_library() -> Any:
     try:
         import pysubs2
     except ImportError as error:
-        raise MerError("subtitles need the library pysubs2; pip install 'mer[timeline]'") from error
+        raise MerError(f"subtitles need the library pysubs2; {install_line('timeline')}") from error
     return pysubs2

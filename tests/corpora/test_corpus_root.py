@@ -10,8 +10,8 @@ from folder_clips import write_manifest
 
 from mer.cache import MerError
 from mer.pipeline.cli import main
-from mer.pipeline.corpus_root import find_root, is_folder, named_corpus, remember
-from mer.pipeline.whereabouts import remember_root
+from mer.pipeline.extraction.corpus_root import find_root, is_folder, named_corpus, remember
+from mer.pipeline.extraction.local_state import remember_root
 
 
 @pytest.fixture(autouse=True)

@@ -10,7 +10,7 @@ import pytest
 from mer.cache import MerError
 from mer.stages.corpora.folder import FolderCorpus
 from mer.stages.corpora.media_files import spoken
-from mer.stages.protocols import LabelSpec
+from mer.stages.interfaces import LabelSpec
 
 SRT = (
     "1\r\n00:00:00,000 --> 00:00:01,000\r\nWell, <i>hello</i>\r\n\r\n"

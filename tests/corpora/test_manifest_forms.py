@@ -11,7 +11,7 @@ import pytest
 
 from mer.cache import MerError
 from mer.stages.corpora.folder import FolderCorpus
-from mer.stages.protocols import LabelSpec
+from mer.stages.interfaces import LabelSpec
 
 PLAIN = "id,path,text,speaker,split,emotion,valence\na,a.mp4,Où?,Ann,train,joy,0.5\nb,b.mp4,Non,Ben,test,sad,\n"
 EUROPEAN = (

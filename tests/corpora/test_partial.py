@@ -33,8 +33,8 @@ def test_what_is_missing_is_one_line(part: Path, capsys: pytest.CaptureFixture[s
     code, _, err = plan(capsys, part)
     assert code == 1
     assert err.strip().splitlines()[-1] == (
-        "mer: meld: counts differ from the published ones: train 299 of 9,989 utterances; `mer corpora check meld` lists"
-        " them all. Go on with --split val alone, or with --allow-count-mismatch"
+        "mer: meld: counts differ from the published ones: train 299 of 9,989 utterances; `mer corpora check"
+        " meld` lists them all. Go on with --split val alone, or with --allow-count-mismatch"
     )
 
 
