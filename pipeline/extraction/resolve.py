@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from mer.cache import Catalogue, MerError, shard_folder
+from mer.stages.corpora.counts import utterances_of
 from mer.stages.device import resolve_device
 from mer.stages.interfaces import MODALITIES, Corpus, CorpusInfo
 from mer.stages.registry import find
 from mer.stages.utterance import Utterance
 
+from .corpus_root import find_root, remember
 from .decoding import TaskSettings, sound_inputs
 from .local_state import side_folder
 from .options import Execution, ExtractOptions
@@ -56,7 +58,8 @@ def resolve(options: ExtractOptions, execution: Execution) -> Resolved:
     corpus = make_corpus(options)
     info = corpus.info()
     previous = read_previous(options.catalogue, info.name)
-    listed = list(corpus.utterances())
+    listed = utterances_of(corpus, options.split)
+    remember(options.corpus, Path(corpus.root))
     _tell_who_leaves(options.catalogue, previous, {utterance.key for utterance in listed})
     if not any(options.encoders.values()):
         raise MerError("no encoder was asked for; use --preset, or --text-encoder, --audio-encoder, --face-encoder")
@@ -83,7 +86,7 @@ def make_corpus(options: ExtractOptions) -> Corpus:
             )
         given["root"] = options.root
     elif fields["root"].default is dataclasses.MISSING and fields["root"].default_factory is dataclasses.MISSING:
-        raise MerError(f"corpus {options.corpus!r} needs its folder; add --root DIR")
+        given["root"] = find_root(options.corpus, options.catalogue)
     unknown = sorted(set(given) - set(fields))
     if unknown:
         have = ", ".join(sorted(set(fields) - {"root"})) or "none"

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from mer.cache import MerError
 
+from ..interfaces import Corpus
 from ..utterance import Utterance
 
 SPLITS = ("train", "val", "test")
@@ -115,6 +116,21 @@ def assert_counts(
             f" them all. Go on{whole} with --allow-count-mismatch"
         )
     return utterances
+
+
+def utterances_of(corpus: Corpus, split: str | None) -> list[Utterance]:
+    """List a corpus; where one split is asked for, the others need not be there.
+
+    Raises
+    ------
+    MerError
+        As `Corpus.utterances`, or if the counts of that split differ from the published ones.
+    """
+    if split is None or getattr(corpus, "allow_count_mismatch", True):
+        return list(corpus.utterances())
+    listed = list(replace(corpus, allow_count_mismatch=True).utterances())  # type: ignore[type-var]
+    published = getattr(corpus, "published", Published)()
+    return list(assert_counts(corpus.info().name, published, listed, False, split))
 
 
 def in_short(differing: Sequence[Count]) -> str:
