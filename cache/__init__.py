@@ -10,6 +10,7 @@ from .catalogue import (
     shards_beside,
     write_catalogue,
 )
+from .contents import summarise
 from .diff import diff
 from .errors import DamagedError, FormatError, MerError, SpecMismatchError
 from .pack import PackOptions, pack
@@ -26,7 +27,6 @@ from .shard import (
 )
 from .spec import FeatureSpec, canonical_json
 from .store import FeatureBlock, FeatureStore
-from .summary import summarise
 from .table import LabelColumn, UtteranceTable
 from .verify import Problem, verify
 

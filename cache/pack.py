@@ -21,6 +21,7 @@ from packaging.licenses import InvalidLicenseExpression, canonicalize_license_ex
 
 from .atomic import atomic_write, followed
 from .catalogue import Catalogue, SetIndex, put_catalogue, read_catalogue, shard_folder, write_catalogue
+from .contents import summarise
 from .errors import MerError
 from .hdf import MOST_TIMES_SMALLER, create, extent, json_text, link_name, put_array, put_attributes, put_strings
 from .progress import Progress, tally
@@ -29,7 +30,6 @@ from .seal import Extent, block_size, write_seal
 from .shard import ARRAYS, SOURCE_BYTES, Fate, ShardInfo, ShardRows, checksum, put_header, shard_name
 from .spec import FeatureSpec
 from .store import FeatureStore
-from .summary import summarise
 from .table import UtteranceTable
 
 COMPRESSIONS = ("none", "zstd")

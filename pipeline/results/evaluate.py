@@ -14,7 +14,7 @@ from mer.cache import FeatureStore, LabelColumn, MerError, SpecMismatchError
 from mer.stages.device import resolve_device
 
 from ..scores.metrics import labelled, score
-from ..training.aggregate import summarise
+from ..training.aggregate import aggregate_scores
 from ..training.batches import EpochShape
 from ..training.folds import RowIndices
 from ..training.prepare import context_only_rows, memory_budget
@@ -88,7 +88,7 @@ def evaluate(path: Path, features: Path | None = None, device: str = "auto") -> 
         parts[member.name], priors[member.name] = found, member.prior
         scores = clean(score(run.kind, found.labels, found.outputs, run.scale))
         entries.append({**{k: facts[k] for k in ("name", "fold", "seed", "best_epoch", "best_score")}, "test": scores})
-    metrics = summarise(run, entries, parts, priors)
+    metrics = aggregate_scores(run, entries, parts, priors)
     return Evaluation(run, where, entries, metrics, parts, notes, _as_recorded(run, parts))
 
 

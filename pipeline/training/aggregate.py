@@ -15,7 +15,7 @@ from .run_folder import Predictions, Run
 DRAWS_OVER_UTTERANCES = 300
 
 
-def summarise(
+def aggregate_scores(
     run: Run,
     entries: Sequence[Mapping[str, Any]],
     parts: Mapping[str, Predictions],

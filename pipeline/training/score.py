@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..scores.metrics import score
-from .aggregate import summarise
+from .aggregate import aggregate_scores
 from .prepare import Prepared
 from .run_folder import Run
 from .scoring import clean, join, predict, predictions_of
@@ -37,4 +37,4 @@ def summarise_run(run: Run) -> dict[str, Any]:
     names = [m["name"] for m in run.members]
     parts = {name: run.predictions(name).part("test") for name in names}
     priors = {name: run.load_model(name).prior for name in names}
-    return summarise(run, run.members, parts, priors)
+    return aggregate_scores(run, run.members, parts, priors)
