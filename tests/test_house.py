@@ -96,3 +96,10 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
         list(TopologicalSorter(edges).static_order())
     except CycleError as error:
         pytest.fail(f"these import each other in a circle: {' -> '.join(error.args[1])}")
+
+
+def test_the_architecture_names_every_room() -> None:
+    document = (ROOT / "docs" / "architecture.md").read_text()
+    rooms = {path.parent.relative_to(ROOT) for path in sources() if path.name == "__init__.py"}
+    shown = {room for room in rooms if len(room.parts) == 2}
+    assert {str(room) for room in shown if f"`{room}/`" not in document} == set()
