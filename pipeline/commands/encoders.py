@@ -49,8 +49,8 @@ def encoders(
     if plugged:
         results.print(f"\nfrom installed packages: {', '.join(plugged)}", soft_wrap=True)
     results.print(
-        "\nAny checkpoint of these families can be given too: a hub id (owner/name, owner/name@revision), a local "
-        "folder, or module:Class for an encoder of your own.",
+        "\nAny other checkpoint that transformers loads can be given too: a hub id (owner/name, owner/name@revision), "
+        "a local folder, timm/NAME, or module:Class for an encoder of your own.",
         soft_wrap=True,
     )
 

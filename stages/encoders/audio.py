@@ -29,8 +29,9 @@ class FrameGrid:
     field: int
     """Samples one frame sees."""
     centred: bool = False
-    """True when frame i is centred on sample `i * stride` and a last, partly filled frame counts; False when frame i
-    starts there and only filled frames count."""
+    """True when frame i is centred on sample `i * stride`, False when it starts there."""
+    partly: bool = False
+    """True when a last, partly filled frame counts; so it does where frames are centred."""
 
     @classmethod
     def of_convolutions(cls, kernels: Sequence[int], strides: Sequence[int]) -> FrameGrid:
@@ -43,13 +44,13 @@ class FrameGrid:
 
     def frames(self, samples: int) -> int:
         """Number of frames of so many samples."""
-        if self.centred:
+        if self.centred or self.partly:
             return -(-samples // self.stride)
         return 0 if samples < self.field else 1 + (samples - self.field) // self.stride
 
     def samples(self, frames: int) -> int:
         """Least number of samples that has so many frames, all of them filled."""
-        return frames * self.stride if self.centred else (frames - 1) * self.stride + self.field
+        return frames * self.stride if self.centred or self.partly else (frames - 1) * self.stride + self.field
 
     def centres_seconds(self, frames: int) -> npt.NDArray[np.float64]:
         """Centre of what each frame sees, shape (frames,), seconds."""
@@ -62,6 +63,8 @@ class LiveAudio(ABC):
 
     grid: FrameGrid
     side_by_side = True
+    coarse = False
+    """True where a step is so long that its centre may lie behind a short clip; it is then told at the clip's end."""
 
     def __init__(self, encoder: AudioEncoder, device: str, grid: FrameGrid, most_frames: int | None = None) -> None:
         self.encoder = encoder
@@ -131,7 +134,8 @@ class LiveAudio(ABC):
             note["audio_chunks"] = len(parts)
         if 0 < samples < self.grid.field:
             note["padded_samples"] = self.grid.field - samples
-        return FeatureSequence.of(values, self.grid.centres_seconds(len(values)), note)
+        times = self.grid.centres_seconds(len(values))
+        return FeatureSequence.of(values, np.minimum(times, samples / SAMPLE_RATE_HZ) if self.coarse else times, note)
 
     def probe(self, count: int) -> int:
         """Encode `count` chunks of the greatest length and return their cost."""

@@ -1,4 +1,6 @@
-"""Face encoders on single pictures: ViT, DeiT, CLIP's vision tower, DINOv2 and v3, BEiT, data2vec-vision."""
+"""Face encoders on single pictures: ViT, DeiT, DINOv2 and v3, BEiT, data2vec-vision, the vision towers of CLIP and
+SigLIP, and networks of several stages: Swin, ConvNeXt, ResNet.
+"""
 
 from __future__ import annotations
 
@@ -21,6 +23,8 @@ from .pretrained import FaceEncoder
 
 _BILINEAR, _BICUBIC = 2, 3
 """PIL's numbers of the resampling filters, as image processors store them."""
+_WARPED_FROM, _USUAL_CROP = 384, 224 / 256
+"""ConvNeXt's processor crops pictures below this edge, and to this share where it names none."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,8 @@ class PictureRecipe:
     scale: float
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    rounded: bool = False
+    """Whether half a pixel at the edge of the crop is rounded as torchvision does it, and not cut off."""
 
     @classmethod
     def of(cls, settings: Mapping[str, Any], image_size: int) -> PictureRecipe:
@@ -41,18 +47,27 @@ class PictureRecipe:
         if isinstance(size, Mapping):
             size = size.get("shortest_edge") or size.get("height") or image_size
         resize = int(size) if settings.get("do_resize", True) else 0
+        if "crop_pct" in settings and resize and resize < _WARPED_FROM:  # ConvNeXt's processor: enlarge, then crop
+            return cls(
+                resize=int(resize / (settings["crop_pct"] or _USUAL_CROP)),
+                crop=resize,
+                **cls._values(settings),
+            )
         crop = settings.get("crop_size", size) if settings.get("do_center_crop", False) else size
         if isinstance(crop, Mapping):
             crop = crop.get("height", size)
+        return cls(resize=resize, crop=int(crop), **cls._values(settings))
+
+    @staticmethod
+    def _values(settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Filter, scale, mean and deviation."""
         normalise = settings.get("do_normalize", True)
-        return cls(
-            resize=resize,
-            crop=int(crop),
-            filter="bicubic" if settings.get("resample", _BILINEAR) == _BICUBIC else "bilinear",
-            scale=float(settings.get("rescale_factor", 1 / 255)) if settings.get("do_rescale", True) else 1.0,
-            mean=tuple(settings.get("image_mean", (0.5, 0.5, 0.5))) if normalise else (0.0, 0.0, 0.0),
-            std=tuple(settings.get("image_std", (0.5, 0.5, 0.5))) if normalise else (1.0, 1.0, 1.0),
-        )
+        return {
+            "filter": "bicubic" if settings.get("resample", _BILINEAR) == _BICUBIC else "bilinear",
+            "scale": float(settings.get("rescale_factor", 1 / 255)) if settings.get("do_rescale", True) else 1.0,
+            "mean": tuple(settings.get("image_mean", (0.5, 0.5, 0.5))) if normalise else (0.0, 0.0, 0.0),
+            "std": tuple(settings.get("image_std", (0.5, 0.5, 0.5))) if normalise else (1.0, 1.0, 1.0),
+        }
 
     def apply(self, pictures: Tensor) -> Tensor:
         """Prepare pictures, shape (n, S, S, 3) uint8 RGB, as (n, 3, crop, crop) float32 on their device."""
@@ -60,7 +75,8 @@ class PictureRecipe:
         if self.resize and x.shape[-1] != self.resize:
             x = functional.interpolate(x, size=(self.resize, self.resize), mode=self.filter, antialias=True)
             x = x.round().clamp(0, 255)  # image processors resize bytes
-        edge = (x.shape[-1] - self.crop) // 2
+        beyond = x.shape[-1] - self.crop
+        edge = round(beyond / 2) if self.rounded else beyond // 2
         if edge > 0:
             x = x[..., edge : edge + self.crop, edge : edge + self.crop]
         mean = torch.tensor(self.mean, device=x.device)[:, None, None]
@@ -79,17 +95,37 @@ class LiveFace:
         self.device = device
         self.budget = CPU_BUDGETS["face"]
         self.choice, depth, self.width = encoder.choice()
-        self.clip = encoder.found.config["model_type"] in ("clip", "clip_vision_model")
-        self.model = _load_vision(encoder, device, self.clip)
-        config: Any = self.model.config
         self.pool = encoder.pooling()
-        self.first_patch = 1 + int(getattr(config, "num_register_tokens", 0) or 0)
-        self.recipe = PictureRecipe.of(encoder.preprocessing()[1], image_size(config))
-        self.tap = LayerTap(self.model, depth, self.choice, self._reduce, encoder.found.label)
+        self.model: Any = self._load(depth)
+        self.recipe = self._recipe(encoder.preprocessing()[1])
+
+    def _load(self, depth: int) -> Any:
+        """Load the model and prepare for taking the chosen layers out of it."""
+        model_type = self.encoder.found.config["model_type"]
+        self.clip = model_type in ("clip", "clip_vision_model")
+        model = _load_vision(self.encoder, self.device, model_type)
+        registers = int(getattr(model.config, "num_register_tokens", 0) or 0)
+        self.first_patch = 0 if model_type.startswith("siglip") else 1 + registers
+        if not self.encoder.family.stages:
+            self.tap = LayerTap(model, depth, self.choice, self._reduce, self.encoder.found.label)
+        return model
+
+    def _recipe(self, settings: Mapping[str, Any]) -> PictureRecipe:
+        return PictureRecipe.of(settings, image_size(self.model.config))
 
     def _reduce(self, hidden: Tensor) -> Tensor:
         """One vector per picture from its tokens, shape (n, tokens, width)."""
         return hidden[:, 0] if self.pool == "cls" else hidden[:, self.first_patch :].mean(dim=1)
+
+    def _vectors(self, pictures: Tensor) -> Tensor:
+        """One vector per prepared picture, shape (n, width)."""
+        output = self.model(pictures)
+        if self.pool == "pooled":
+            pooled: Tensor = output.pooler_output
+            return pooled.flatten(1)
+        # CLIP normalises its class token alone, and only for its pooled output.
+        final = (lambda _: output.pooler_output) if self.clip and self.pool == "cls" else None
+        return self.tap.collect(output.last_hidden_state, final)
 
     def cost(self, item: EncoderInput) -> int:
         """Face crops."""
@@ -116,10 +152,7 @@ class LiveFace:
     def _run(self, crops: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         with exact_math(self.device, self.encoder.precision):
             pictures = self.recipe.apply(to_device(crops, self.device))
-            output = self.model(pictures.to(getattr(torch, self.encoder.precision)))
-            # CLIP normalises its class token alone, and only for its pooled output.
-            final = (lambda _: output.pooler_output) if self.clip and self.pool == "cls" else None
-            return to_host(self.tap.collect(output.last_hidden_state, final))
+            return to_host(self._vectors(pictures.to(getattr(torch, self.encoder.precision))))
 
     def probe(self, count: int) -> int:
         """Encode 8 `count` crops and return their cost."""
@@ -163,10 +196,11 @@ def as_faces(item: EncoderInput) -> FaceCrops:
     return item
 
 
-def _load_vision(encoder: FaceEncoder, device: str, clip: bool) -> Any:
-    from transformers import AutoModel, CLIPVisionModel
+def _load_vision(encoder: FaceEncoder, device: str, model_type: str) -> Any:
+    import transformers
 
-    auto = CLIPVisionModel if clip else AutoModel
+    towers = {"clip": "CLIPVisionModel", "siglip": "SiglipVisionModel", "siglip2": "Siglip2VisionModel"}
+    auto = getattr(transformers, towers.get(model_type.removesuffix("_vision_model"), "AutoModel"))
     return load_model(encoder.found, device, encoder.precision, encoder.trust_remote_code, auto)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from mer.cache import MerError
 
 from .config_files import FUNASR_SETTINGS, SETTINGS, read_config
-from .families import FAMILIES
+from .families import FAMILIES, model_type_of
 from .preprocessing import find_preprocessing
 from .weights import weight_files
 
@@ -88,7 +88,7 @@ def _local_snapshot(repository: str, revision: str, with_code: bool) -> Path | N
             snapshot_download(repository, revision=revision or None, local_files_only=True, allow_patterns=wanted)
         )
         weight_files(folder)
-        family = FAMILIES.get(str(read_config(folder).get("model_type")))
+        family = FAMILIES.get(model_type_of(read_config(folder)))
         if family and family.prepared_by and find_preprocessing(folder, family.prepared_by) is None:
             return None  # another program fetched configuration and weights alone
     except Exception:  # anything missing or unreadable: ask the hub

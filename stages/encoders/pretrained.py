@@ -12,7 +12,7 @@ from mer.cache import FeatureSpec, MerError
 
 from ..interfaces import SAMPLE_RATE_HZ, LoadedEncoder
 from .checkpoint import Checkpoint, find_checkpoint
-from .families import Family, depth_and_width, family_of
+from .families import EQUAL, UNLISTED, Family, depth_and_width, family_of, model_type_of, part_of
 from .layers import LayerChoice, check_layers, choose_layers
 from .preprocessing import USUAL, read_preprocessing
 
@@ -20,6 +20,11 @@ PRECISIONS = {"float32": "float32", "fp32": "float32", "bfloat16": "bfloat16", "
 
 # Model types whose position numbers start after the padding index, as fairseq numbers them.
 _OFFSET_POSITIONS = {"roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "data2vec-text", "mpnet"}
+_OFFSET_OF_UNLISTED = 2
+"""Positions left unused by a model that may be of that kind."""
+MOST_DECODER_TOKENS = 4096
+"""Decoders allow windows that no transcript needs and no memory holds."""
+TEXT_POOLS = ("tokens", "last", "mean")
 
 
 @dataclass(frozen=True)
@@ -66,8 +71,12 @@ class PretrainedEncoder:
 
     def choice(self) -> tuple[LayerChoice, int, int]:
         """Layers chosen, depth of the model, width of one layer."""
-        depth, width = depth_and_width(self.found.config, self.family, self.found.label)
-        return choose_layers(self.layers, depth), depth, width
+        family = self.family
+        depth, width = depth_and_width(self.found.config, family, self.found.label)
+        choice = choose_layers(self.layers, depth)
+        if family.stages and choice.layers != (depth,):
+            raise MerError(f"the layers of checkpoint {self.found.label} differ in width; use layers last")
+        return choice, depth, width
 
     def resolve(self) -> Self:
         """Find the checkpoint, pin and check it; see `mer.stages.interfaces.Encoder`."""
@@ -89,7 +98,7 @@ class PretrainedEncoder:
         identity = {
             "type": f"pretrained-{self.modality}",
             "algorithm": self.ALGORITHM,
-            "model_type": self.found.config["model_type"],
+            "model_type": model_type_of(self.found.config),
             **self.found.identity(),
             "layers": list(choice.layers),
             "combine": "stack" if choice.stack else "mean",
@@ -120,29 +129,45 @@ class TextEncoder(PretrainedEncoder):
 
     overlap: float = 0.25
     """Share of a window that neighbouring windows have in common."""
+    pool: str = "tokens"
+    """`tokens` (one step each), `last` (the last token alone, special ones included) or `mean` (of the tokens)."""
+    instruction: str = ""
+    """Text put before every transcript; its tokens are seen and not kept."""
     MODALITY: ClassVar[str] = "text"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.pool not in TEXT_POOLS:
+            raise MerError(f"text pool {self.pool!r} is not known; use {', '.join(TEXT_POOLS)}")
 
     def window(self) -> int:
         """Positions of the model, special tokens included."""
-        config = self.found.config
-        positions = int(config.get("max_position_embeddings", 512))
-        if config["model_type"] in _OFFSET_POSITIONS:
+        family = self.family
+        config = part_of(self.found.config, family)
+        positions = int(config.get("max_position_embeddings", config.get("n_positions", 512)))
+        if family in UNLISTED.values():
+            positions -= _OFFSET_OF_UNLISTED
+        elif config["model_type"] in _OFFSET_POSITIONS:
             positions -= int(config.get("pad_token_id") or 1) + 1
         stated = self.found.read("tokenizer_config.json").get("model_max_length")
-        if isinstance(stated, int) and 0 < stated < positions and config["model_type"] not in ("mpnet",):
+        if isinstance(stated, int) and 0 < stated < positions and config.get("model_type") not in ("mpnet",):
             positions = stated
+        if family.causal:
+            positions = min(positions, MOST_DECODER_TOKENS)
         if positions < 8:
             raise MerError(f"checkpoint {self.found.label} has a window of {positions} tokens, which is too short")
         return positions
 
     def settings(self) -> dict[str, Any]:
         """Window and treatment of special tokens."""
-        return {
+        plain = {
             "window_tokens": self.window(),
             "overlap": self.overlap,
             "special_tokens": "attended, not kept",
             "times": "fraction of the transcript",
         }
+        chosen = {"pool": self.pool} if self.pool != "tokens" else {}
+        return plain | chosen | ({"instruction": self.instruction} if self.instruction else {})
 
 
 @dataclass(frozen=True)
@@ -171,19 +196,27 @@ class AudioEncoder(PretrainedEncoder):
 
     def settings(self) -> dict[str, Any]:
         """Normalisation and chunks."""
-        rate = int(self.preprocessing()[1].get("sampling_rate", SAMPLE_RATE_HZ))
-        if rate != SAMPLE_RATE_HZ:
-            raise MerError(
-                f"checkpoint {self.found.label} wants sound at {rate} Hz; only {SAMPLE_RATE_HZ} Hz is supported"
-            )
-        return {
+        family, rate = self.family, self.rate_hz()
+        if family.rates_hz and rate not in family.rates_hz:
+            raise MerError(f"checkpoint {self.found.label} wants sound at {rate} Hz; {family.rates_hz[0]} Hz is usual")
+        plain = {
             "normalise_clip": self.normalises(),
             "max_seconds": self.max_seconds,
             "overlap_seconds": self.overlap_seconds,
         }
+        resampled = {"resampled_to_hz": rate} if rate != SAMPLE_RATE_HZ else {}
+        return plain | resampled | ({"batches": EQUAL} if family.batches == EQUAL else {})
+
+    def rate_hz(self) -> int:
+        """Rate of the sound that the model takes."""
+        return int(
+            self.preprocessing()[1].get(
+                "sampling_rate", self.family.rates_hz[0] if self.family.rates_hz else SAMPLE_RATE_HZ
+            )
+        )
 
 
-POOLS = ("cls", "mean")
+POOLS = ("cls", "mean", "pooled")
 
 
 @dataclass(frozen=True)
@@ -191,7 +224,8 @@ class FaceEncoder(PretrainedEncoder):
     """One vector per face crop; steps without a face are zero and not valid."""
 
     pool: str = "auto"
-    """`cls` (the class token), `mean` (of the patch tokens), or `auto`: what the family was trained to be read by."""
+    """`cls` (the class token), `mean` (of the patch tokens), `pooled` (the model's own pooled output), or `auto`: what
+    the family was trained to be read by."""
     MODALITY: ClassVar[str] = "face"
 
     def __post_init__(self) -> None:
@@ -204,6 +238,11 @@ class FaceEncoder(PretrainedEncoder):
         known = self.family.pools
         if self.pool not in ("auto", *known):
             raise MerError(f"checkpoint {self.found.label} has no {self.pool} token; use pool=auto")
+        choice, depth, _ = self.choice()
+        if choice.layers != (depth,):  # the own pooled output is of the last layer alone
+            if self.pool == "pooled":
+                raise MerError(f"the pooled output of {self.found.label} is of its last layer; use pool=mean")
+            known = tuple(pool for pool in known if pool != "pooled")
         return known[0] if self.pool == "auto" else self.pool
 
     def settings(self) -> dict[str, Any]:

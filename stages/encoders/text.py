@@ -1,4 +1,8 @@
-"""Text encoders: RoBERTa, BERT, DeBERTa-v3, XLM-R, Chinese RoBERTa-wwm, sentence-transformers' checkpoints."""
+"""Text encoders: RoBERTa, BERT, DeBERTa-v3, XLM-R, ModernBERT, sentence-transformers' checkpoints; Llama and Qwen.
+
+Decoders are padded on the right as the others are: a token sees only those before it, so that what follows a text
+cannot reach it, and positions count from its first token. Padding on the left, which generation needs, gives the same.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from torch import Tensor
 
 from mer.cache import FeatureSequence, MerError
 
@@ -33,12 +38,31 @@ class LiveText:
         self.tokenizer = _load_tokenizer(encoder)
         self.prefix, self.suffix = _special_tokens(self.tokenizer)
         self.pad = int(self.tokenizer.pad_token_id or 0)
-        self.room = encoder.window() - len(self.prefix) - len(self.suffix)
-        self.model: Any = load_model(checkpoint, device, encoder.precision, encoder.trust_remote_code)
-        self._check_vocabulary([*self.prefix, *self.suffix])
         self._tokenizing = threading.Lock()  # a tokenizer refuses to be borrowed twice
         self.pieces = lru_cache(maxsize=4096)(self._pieces)  # asked for the cost of a text, and to encode it
-        self.tap = LayerTap(self.model, depth, self.choice, lambda hidden: hidden, checkpoint.label)
+        self.model: Any = self._load(depth)
+        self.prefix += self._pieces(encoder.instruction) if encoder.instruction else []
+        self.room = encoder.window() - len(self.prefix) - len(self.suffix)
+        self._check_vocabulary([*self.prefix, *self.suffix])
+        if self.room < 8:
+            raise MerError(f"the instruction leaves {self.room} tokens of {checkpoint.label}'s window; shorten it")
+
+    def _load(self, depth: int) -> Any:
+        """Load the model and prepare for taking the chosen layers out of it."""
+        encoder = self.encoder
+        model: Any = load_model(encoder.found, self.device, encoder.precision, encoder.trust_remote_code)
+        if encoder.family.causal:
+            model.config.use_cache = False
+        self.tap = LayerTap(model, depth, self.choice, lambda hidden: hidden, encoder.found.label)
+        return model
+
+    def _hidden(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """Chosen layers of all positions, shape (B, T, width); `mask` is 0 at padding."""
+        return self.tap.collect(self.model(input_ids=ids, attention_mask=mask).last_hidden_state)
+
+    def _cut(self, lengths: Sequence[int], budget: int) -> list[list[int]]:
+        """Cut windows into batches, by their lengths."""
+        return cut_batches(lengths, budget)
 
     def _pieces(self, text: str) -> list[int]:
         """Word pieces of a text, without special tokens."""
@@ -72,7 +96,7 @@ class LiveText:
         def run(places: Sequence[int]) -> None:
             rows.update(zip(places, self._run(texts, [windows[place] for place in places]), strict=True))
 
-        for places in cut_batches(lengths, budget):
+        for places in self._cut(lengths, budget):
             run_halving(places, run)
         parts: list[list[npt.NDArray[np.float32]]] = [[] for _ in batch]
         for place, (index, _) in enumerate(windows):
@@ -88,18 +112,21 @@ class LiveText:
             line = [*self.prefix, *texts[index][window.start : window.stop], *self.suffix]
             ids[row, : len(line)] = line
             mask[row, : len(line)] = 1
+            if self.encoder.pool == "last":
+                keep[row, len(line) - 1] = window.stop == len(texts[index])  # of several windows, the last one's
+                continue
             first = len(self.prefix) - window.start
             keep[row, first + window.keep_start : first + window.keep_stop] = True
         with exact_math(self.device, self.encoder.precision):
-            output = self.model(input_ids=to_device(ids, self.device), attention_mask=to_device(mask, self.device))
-            hidden = self.tap.collect(output.last_hidden_state)
+            hidden = self._hidden(to_device(ids, self.device), to_device(mask, self.device))
             values = to_host(hidden[to_device(keep, self.device)])
-        lengths = [window.keep_stop - window.keep_start for _, window in chosen]
-        return np.split(values, np.cumsum(lengths)[:-1])
+        return np.split(values, np.cumsum(keep.sum(axis=1))[:-1])
 
     def _sequence(self, parts: list[npt.NDArray[np.float32]], windows: int) -> FeatureSequence:
         empty = np.zeros((0, self.width * self.choice.width), np.float32)
         values = np.concatenate(parts) if parts else empty
+        if self.encoder.pool == "mean" and len(values):
+            values = values.mean(axis=0, keepdims=True, dtype=np.float64).astype(np.float32)
         times = (np.arange(len(values)) + 0.5) / max(1, len(values))
         return FeatureSequence.of(values, times, {"text_windows": windows} if windows > 1 else {})
 

@@ -1,9 +1,9 @@
-"""Audio encoders of the wav2vec2 kind: wav2vec2 (both families), HuBERT, WavLM, data2vec-audio.
+"""Audio encoders of the wav2vec2 kind: both its families, its conformer, HuBERT, WavLM, UniSpeech, data2vec, SEW.
 
 Padding must not change the features of a clip. Three things see to it: the clip is normalised before it is padded;
 the group normalisation of the first convolution (`feat_extract_norm = "group"`) averages over the frames of the clip
-alone; and the positional convolutions see zeros beyond the end of the clip, as they do when it is encoded alone. The
-transformer itself is masked.
+alone; and the convolutions between attentions (positional ones, a conformer's) see zeros beyond the end of the clip, as
+they do when it is encoded alone. The transformer itself is masked.
 """
 
 from __future__ import annotations
@@ -24,13 +24,14 @@ from .pretrained import AudioEncoder
 
 
 def guard_padding(model: nn.Module, lengths: BatchLengths) -> None:
-    """Zero the padding in the input of every positional convolution."""
+    """Zero the padding in the input of every convolution behind the feature extractor that looks sideways."""
 
     def zero(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
         return None if lengths.valid is None else (args[0] * lengths.valid.to(args[0].dtype), *args[1:])
 
     for name, module in model.named_modules():
-        if "pos_conv_embed" in name and isinstance(module, nn.Conv1d | FourierConvolution):
+        sideways = "pos_conv_embed" in name or name.endswith("depthwise_conv")
+        if sideways and isinstance(module, nn.Conv1d | FourierConvolution):
             module.register_forward_pre_hook(zero)
 
 
@@ -53,7 +54,11 @@ class LiveWave(LiveAudio):
             by_fourier(model)
         guard_padding(model, self.lengths)
         _attend_by_sdpa(model)
-        self.tap = LayerTap(model, self.depth, self.choice, lambda hidden: hidden, encoder.found.label)
+        self.tap = LayerTap(model, self.depth, self.choice, self._reduce, encoder.found.label)
+
+    def _reduce(self, hidden: Tensor) -> Tensor:
+        """Hidden state of a block, one row per frame."""
+        return hidden
 
     def prepare(self, wave: Waveform) -> Waveform:
         """Normalise a clip and bring it to the least length the convolutions need."""
@@ -72,7 +77,30 @@ class LiveWave(LiveAudio):
             self.lengths.valid = to_device(valid, self.device)[:, None, :]
         self.lengths.first = [self.first.frames(length) for length in lengths]
         sound = to_device(padded, self.device).to(self.model.dtype)
-        return self.tap.collect(self.model(sound, attention_mask=mask).last_hidden_state)
+        return self.tap.collect(self.model(sound, attention_mask=mask).last_hidden_state, lambda hidden: hidden)
+
+
+class LiveSew(LiveWave):
+    """SEW: its transformer runs on pairs of frames, and its output is spread over the frames again.
+
+    A last frame without a partner would see padding in a batch and be dropped alone; it is left out. Inner layers are
+    told for both frames of a pair.
+    """
+
+    def __init__(self, encoder: AudioEncoder, device: str) -> None:
+        super().__init__(encoder, device)
+        self.together = int(self.model.config.squeeze_factor)
+        self.longest -= self.longest % self.together
+
+    def _reduce(self, hidden: Tensor) -> Tensor:
+        return hidden.repeat_interleave(self.together, dim=1)
+
+    def prepare(self, wave: Waveform) -> Waveform:
+        """See `LiveWave.prepare`; the clip then has frames for whole pairs."""
+        ready = at_least(super().prepare(wave), self.grid.samples(self.together))
+        frames = self.grid.frames(len(ready))
+        odd = frames % self.together
+        return ready[: self.grid.samples(frames - odd + 1) - 1] if odd else ready
 
 
 def _attend_by_sdpa(model: nn.Module) -> None:
