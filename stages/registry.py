@@ -45,6 +45,12 @@ HEADS: dict[str, str] = {
     "gated": "mer.stages.heads.simple:GatedHead",
     "misa": "mer.stages.heads.misa:MisaHead",
     "mult": "mer.stages.heads.mult:MultHead",
+    "attention": "mer.stages.heads.attention_fusion:AttentionHead",
+    "tfn": "mer.stages.heads.tensor_fusion:TfnHead",
+    "lmf": "mer.stages.heads.tensor_fusion:LmfHead",
+    "ef-lstm": "mer.stages.heads.ef_lstm:EfLstmHead",
+    "mfn": "mer.stages.heads.mfn:MfnHead",
+    "graph-mfn": "mer.stages.heads.mfn:GraphMfnHead",
 }
 
 TABLES: Mapping[str, dict[str, str]] = {"corpus": CORPORA, "head": HEADS}

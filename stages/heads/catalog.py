@@ -100,6 +100,42 @@ CATALOG: dict[str, HeadEntry] = {
         "Masked means where MulT reads the last step, linear projections where it convolves; "
         "fewer layers, wider streams.",
     ),
+    "attention": HeadEntry(
+        configs.AttentionConfig,
+        "Attention fusion, MERBench's default: a weighted sum of the modalities' vectors",
+        "Lian et al. 2024 (MERBench): three-layer encoders, weights from the concatenation, without a softmax.",
+        "An adapter before each encoder; an absent modality has no part in the sum.",
+    ),
+    "tfn": HeadEntry(
+        configs.TfnConfig,
+        "Tensor fusion: the outer product of the modalities' vectors",
+        "Zadeh et al. 2017: outer product of vectors with a 1 before each, two ReLU layers.",
+        "Adapters and means in place of the subnetworks; no bound on a number that is predicted.",
+    ),
+    "lmf": HeadEntry(
+        configs.LmfConfig,
+        "Low-rank fusion: tensor fusion in a few factors per modality",
+        "Liu et al. 2018: low-rank factors, a learned mix of the ranks.",
+        "Adapters and means in place of the subnetworks; a linear classifier after the product.",
+    ),
+    "ef-lstm": HeadEntry(
+        configs.EfLstmConfig,
+        "Early fusion by one LSTM over the modalities side by side",
+        "As in MMSA: LSTM, one ReLU layer, dropout.",
+        "Equal parts of the utterance in place of aligned words; adapters in place of batch norm.",
+    ),
+    "mfn": HeadEntry(
+        configs.MfnConfig,
+        "Memory fusion network: an LSTM per modality, attention over their cells, a gated memory",
+        "Zadeh et al. 2018: the attention over cells before and after a step, both gates, the read-out.",
+        "Equal parts of the utterance in place of aligned words; one width for all modalities.",
+    ),
+    "graph-mfn": HeadEntry(
+        configs.GraphMfnConfig,
+        "Memory fusion with a dynamic fusion graph over all subsets of the modalities",
+        "Zadeh et al. 2018 (CMU-MOSEI): nodes for all subsets, efficacies, both gates, the read-out.",
+        "Equal parts of the utterance in place of aligned words; one width for all modalities.",
+    ),
 }
 
 

@@ -131,11 +131,11 @@ class PooledConfig(SequenceConfig):
     """Settings of the heads that see each modality as one vector."""
 
     pool: str = "mean"
-    """How steps become one vector: masked `mean` or `attention`."""
+    """How steps become one vector: masked `mean`, `attention`, or `statistics` (attentive mean and deviation)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        one_of("pool", self.pool, ("mean", "attention"))
+        one_of("pool", self.pool, ("mean", "attention", "statistics"))
 
 
 @dataclass(frozen=True)
@@ -172,6 +172,91 @@ class GatedConfig(PooledConfig):
 
     dropout: float = 0.3
     """Dropout before the classifier."""
+
+
+@dataclass(frozen=True)
+class AttentionConfig(PooledConfig):
+    """Settings of `attention`."""
+
+    dropout: float = 0.3
+    """Dropout before each encoder."""
+
+
+@dataclass(frozen=True)
+class TfnConfig(PooledConfig):
+    """Settings of `tfn`."""
+
+    dropout: float = 0.3
+    """Dropout on the outer product."""
+    subspace: int = 16
+    """Numbers of each modality that enter the outer product, which has (subspace + 1) ** modalities."""
+    hidden: int = 128
+    """Width of the two layers after it."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        positive(self, "subspace", "hidden")
+
+
+@dataclass(frozen=True)
+class LmfConfig(PooledConfig):
+    """Settings of `lmf`."""
+
+    dropout: float = 0.3
+    """Dropout before the classifier."""
+    rank: int = 4
+    """Factors per modality."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        positive(self, "rank")
+
+
+@dataclass(frozen=True)
+class RecurrentConfig(SequenceConfig):
+    """Settings of the heads that read all modalities step by step."""
+
+    dim: int = 64
+    """Width of an adapted step."""
+    dropout: float = 0.3
+    """Dropout inside the head."""
+    segments: int = 8
+    """Equal parts of an utterance, each averaged, that stand in for aligned words."""
+    hidden: int = 64
+    """Width of an LSTM."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        positive(self, "segments", "hidden")
+
+
+@dataclass(frozen=True)
+class EfLstmConfig(RecurrentConfig):
+    """Settings of `ef-lstm`."""
+
+
+@dataclass(frozen=True)
+class MfnConfig(RecurrentConfig):
+    """Settings of `mfn`."""
+
+    memory: int = 64
+    """Width of the memory."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        positive(self, "memory")
+
+
+@dataclass(frozen=True)
+class GraphMfnConfig(MfnConfig):
+    """Settings of `graph-mfn`."""
+
+    node: int = 64
+    """Width of a node of the graph."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        positive(self, "node")
 
 
 @dataclass(frozen=True)

@@ -236,9 +236,31 @@ class AttentivePool(nn.Module):
 
     def forward(self, x: Tensor, valid: Tensor) -> Tensor:
         """Map (B, T, dim), (B, T) to (B, dim)."""
+        return (self.weights(x, valid).unsqueeze(-2) @ x).squeeze(-2)
+
+    def weights(self, x: Tensor, valid: Tensor) -> Tensor:
+        """Weights of the steps, (B, T); they add up to 1 over the valid ones."""
         score = torch.where(valid, self.score(self.hidden(x).tanh()).squeeze(-1), MASKED)
-        weight = score.softmax(-1).to(x.dtype) * valid.to(x.dtype)
-        return (weight.unsqueeze(-2) @ x).squeeze(-2)
+        return score.softmax(-1).to(x.dtype) * valid.to(x.dtype)
+
+
+class StatisticsPool(nn.Module):
+    """Attentive statistics pooling (Okabe et al., Interspeech 2018): weighted mean and standard deviation, mapped to d.
+
+    Zeros for a row without valid steps.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.attention = AttentivePool(dim)
+        self.out = nn.Linear(2 * dim, dim)
+
+    def forward(self, x: Tensor, valid: Tensor) -> Tensor:
+        """Map (B, T, dim), (B, T) to (B, dim)."""
+        weight = self.attention.weights(x, valid).unsqueeze(-2)
+        mean = (weight @ x).squeeze(-2)
+        spread = (weight @ (x - mean.unsqueeze(-2)).square()).squeeze(-2).clamp(min=1e-6).sqrt()
+        return self.out(torch.cat([mean, spread], -1)) * valid.any(-1, keepdim=True).to(x.dtype)  # type: ignore[no-any-return]
 
 
 class SequenceEncoder(nn.Module):

@@ -11,7 +11,7 @@ from . import losses
 from .base import Batch, Fused, Head, HeadInputs
 from .configs import ConcatConfig, GatedConfig, LateConfig, PooledConfig
 from .inputs import ModalityEncoders
-from .layers import MASKED, AttentivePool, masked_mean
+from .layers import MASKED, AttentivePool, StatisticsPool, masked_mean
 
 
 class PooledModalities(nn.Module):
@@ -20,8 +20,9 @@ class PooledModalities(nn.Module):
     def __init__(self, inputs: HeadInputs, config: PooledConfig) -> None:
         super().__init__()
         self.encoders = ModalityEncoders(inputs, config)
-        pooled = inputs.modalities if config.pool == "attention" else ()
-        self.pools = nn.ModuleList(AttentivePool(config.dim) for _ in pooled)
+        kinds: dict[str, type[nn.Module]] = {"attention": AttentivePool, "statistics": StatisticsPool}
+        pooled = inputs.modalities if config.pool in kinds else ()
+        self.pools = nn.ModuleList(kinds[config.pool](config.dim) for _ in pooled)
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Vectors (B, M, dim), zero for absent modalities, and presence (B, M)."""

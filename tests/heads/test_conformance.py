@@ -4,13 +4,17 @@ from typing import Any, ClassVar
 
 import torch
 
+from mer.stages.heads.attention_fusion import AttentionHead
 from mer.stages.heads.base import HeadInputs, ModalityShape
 from mer.stages.heads.drkf import DrkfHead
+from mer.stages.heads.ef_lstm import EfLstmHead
 from mer.stages.heads.fdrl import FdrlHead
+from mer.stages.heads.mfn import GraphMfnHead, MfnHead
 from mer.stages.heads.misa import MisaHead
 from mer.stages.heads.mult import MultHead
 from mer.stages.heads.probe import LinearHead, MlpHead
 from mer.stages.heads.simple import ConcatHead, GatedHead, LateHead
+from mer.stages.heads.tensor_fusion import LmfHead, TfnHead
 from mer.stages.heads.testing import HeadTests, make_batch, total_loss
 
 SMALL: dict[str, Any] = {"dim": 32}
@@ -92,3 +96,41 @@ class TestMisa(HeadTests):
 class TestMult(HeadTests):
     head = MultHead
     settings: ClassVar[dict[str, Any]] = {"dim": 16, "layers": 1}
+
+
+class TestAttention(HeadTests):
+    """With attentive statistics, so that the third pooling of the simple heads is covered."""
+
+    head = AttentionHead
+    settings: ClassVar[dict[str, Any]] = {**SMALL, "pool": "statistics"}
+
+
+class TestTfn(HeadTests):
+    head = TfnHead
+    settings: ClassVar[dict[str, Any]] = {**SMALL, "subspace": 6, "hidden": 32}
+
+
+class TestLmf(HeadTests):
+    head = LmfHead
+    settings = SMALL
+
+
+RECURRENT: dict[str, Any] = {"dim": 16, "hidden": 16, "segments": 3}
+
+
+class TestEfLstm(HeadTests):
+    head = EfLstmHead
+    settings = RECURRENT
+    learning_rate = 1e-2
+
+
+class TestMfn(HeadTests):
+    head = MfnHead
+    settings: ClassVar[dict[str, Any]] = {**RECURRENT, "memory": 16}
+    learning_rate = 1e-2
+
+
+class TestGraphMfn(HeadTests):
+    head = GraphMfnHead
+    settings: ClassVar[dict[str, Any]] = {**RECURRENT, "memory": 16, "node": 12}
+    learning_rate = 1e-2
