@@ -77,7 +77,9 @@ def recurrent_models(models: Path) -> None:
         train_mode="classification", memsize=6, windowsize=2, NN1Config=CONFIG, NN2Config=CONFIG, NNConfig=CONFIG,
         gamma1Config=CONFIG, gamma2Config=CONFIG, outConfig=CONFIG, inner_node_dim=5, device="cpu",
     )  # fmt: skip
-    early = module(models / "singleTask", "EF_LSTM", "peer.singleTask").EF_LSTM(SimpleNamespace(**{**vars(args), "hidden_dims": 4}))
+    early = module(models / "singleTask", "EF_LSTM", "peer.singleTask").EF_LSTM(
+        SimpleNamespace(**{**vars(args), "hidden_dims": 4})
+    )
     early.norm = nn.Identity()
     fill(10, early.lstm, early.linear, early.out)
     show("EF_LSTM", early(*SEQUENCES)["M"])
@@ -89,7 +91,9 @@ def recurrent_models(models: Path) -> None:
         else:
             number = fill(number, model.l_transform, model.a_transform, model.v_transform)
             graph = model.graph_mfn
-            number = fill(number, *(graph.networks[key] for key in graph.powerset[3:]), graph.efficacy_model, graph.t_network)
+            number = fill(
+                number, *(graph.networks[key] for key in graph.powerset[3:]), graph.efficacy_model, graph.t_network
+            )
         pairs = ("att2_fc1", "att2_fc2", "gamma1_fc1", "gamma1_fc2", "gamma2_fc1", "gamma2_fc2", "out_fc1", "out_fc2")
         fill(number, *(getattr(model, pair) for pair in pairs))
         show(name, model(*SEQUENCES)["M"])

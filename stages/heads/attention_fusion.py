@@ -49,7 +49,7 @@ class AttentionHead(Head):
     def combine(self, encoded: list[Tensor]) -> Tensor:
         """Weigh and add up encoded modalities (B, dim)."""
         weight = self.attention(torch.cat(encoded, -1))
-        return (torch.stack(encoded, -1) @ weight.unsqueeze(-1)).squeeze(-1)
+        return (torch.stack(encoded, -1) @ weight.unsqueeze(-1)).squeeze(-1)  # type: ignore[no-any-return]
 
     def classify(self, vector: Tensor) -> Tensor:
         """(..., dim) to (..., outputs)."""

@@ -1,14 +1,15 @@
 """Memory fusion network (Zadeh et al., AAAI 2018) and its graph form (Zadeh et al., ACL 2018).
 
-Published: one LSTM per modality; at every step an attention over the cells before and after it (MFN), or a graph of all
-subsets of the modalities whose edges are weighed by learned efficacies (Graph-MFN), proposes what two gates write into a
-memory; the last states and the memory are read out. Ours: equal parts of the utterance in place of aligned words, one
-width for all modalities, zeros for an absent one.
+Published: one LSTM per modality; at every step an attention over the cells before and after it (MFN), or a graph of
+all subsets of the modalities whose edges are weighed by learned efficacies (Graph-MFN), proposes what two gates write
+into a memory; the last states and the memory are read out. Ours: equal parts of the utterance in place of aligned
+words, one width for all modalities, zeros for an absent one.
 """
 
 from __future__ import annotations
 
 from itertools import chain, combinations
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -50,7 +51,7 @@ class FusionGraph(nn.Module):
     def forward(self, singles: list[Tensor]) -> Tensor:
         """Map M vectors (B, dim) to (B, node)."""
         weight = self.efficacy(torch.cat(singles, -1)).unsqueeze(-2)
-        found = {(index,): x for index, x in enumerate(singles)}
+        found: dict[tuple[int, ...], Tensor] = {(index,): x for index, x in enumerate(singles)}
         edge = 0
 
         def gathered(parts: list[tuple[int, ...]]) -> Tensor:
@@ -67,7 +68,7 @@ class FusionGraph(nn.Module):
 class MfnHead(Head):
     """Memory fusion network. The cells of an absent modality stay zero."""
 
-    Config: type[MfnConfig] = MfnConfig
+    Config: ClassVar[type[MfnConfig]] = MfnConfig
     config: MfnConfig
 
     def __init__(self, inputs: HeadInputs, config: MfnConfig) -> None:
@@ -91,17 +92,18 @@ class MfnHead(Head):
 
     def attended(self, before: list[tuple[Tensor, Tensor]], after: list[tuple[Tensor, Tensor]]) -> Tensor:
         """Weigh the numbers of all cells, before and after the step, by a softmax over them."""
-        cells = torch.cat([state[1] for state in (*before, *after)], -1)
-        return self.attend(cells).softmax(-1) * cells  # type: ignore[no-any-return]
+        both = torch.cat([state[1] for state in (*before, *after)], -1)
+        return self.attend(both).softmax(-1) * both  # type: ignore[no-any-return]
 
     def remember(self, steps: list[Tensor], present: Tensor) -> Tensor:
         """Read M sequences (B, T, dim) and return the last states with the memory, (B, width)."""
-        states = [cell.start(x) for cell, x in zip(self.lstm.values(), steps, strict=True)]
+        cells: list[LstmCell] = list(self.lstm.values())  # type: ignore[arg-type]
+        states = [cell.start(x) for cell, x in zip(cells, steps, strict=True)]
         here = [present[..., index : index + 1].to(steps[0].dtype) for index in range(len(steps))]
         memory = steps[0].new_zeros(*steps[0].shape[:-2], self.config.memory)
         for step in zip(*(x.unbind(-2) for x in steps), strict=True):
             before = states
-            moved = [cell(x, state) for cell, x, state in zip(self.lstm.values(), step, states, strict=True)]
+            moved = [cell(x, state) for cell, x, state in zip(cells, step, states, strict=True)]
             states = [(h * there, c * there) for (h, c), there in zip(moved, here, strict=True)]
             seen = self.attended(before, states)
             both = torch.cat([seen, memory], -1)
@@ -121,7 +123,7 @@ class MfnHead(Head):
 class GraphMfnHead(MfnHead):
     """Memory fusion with a dynamic fusion graph in place of the attention over cells."""
 
-    Config: type[MfnConfig] = GraphMfnConfig
+    Config: ClassVar[type[MfnConfig]] = GraphMfnConfig
     config: GraphMfnConfig
 
     def look(self, count: int, config: MfnConfig) -> int:

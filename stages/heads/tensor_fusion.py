@@ -34,7 +34,9 @@ class LowRankFusion(nn.Module):
 
     def __init__(self, dims: dict[str, int], rank: int, out: int) -> None:
         super().__init__()
-        self.factors = nn.ParameterDict({m: torch.empty(rank, dim + 1, out) for m, dim in dims.items()})
+        self.factors = nn.ParameterDict(  # of pairs, since it sorts the names of a dict
+            [(m, nn.Parameter(torch.empty(rank, dim + 1, out))) for m, dim in dims.items()]
+        )
         self.weights = nn.Parameter(torch.empty(1, rank))
         self.bias = nn.Parameter(torch.zeros(out))
         for parameter in (*self.factors.values(), self.weights):
