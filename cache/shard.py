@@ -140,7 +140,7 @@ def prepare_row(spec: FeatureSpec, row: ShardRow) -> ShardRow:
     with np.errstate(over="ignore", invalid="ignore"):
         values = np.where(valid[:, None] != 0, sequence.values, 0).astype(np.dtype(spec.dtype).newbyteorder("<"))
     times = np.ascontiguousarray(sequence.times, "<f4")
-    problem = _problem(sequence.values, values, valid, times, spec.dtype)
+    problem = _problem(sequence.values, values, valid, times, spec)
     if problem:
         return replace(row, fate=Fate.FAILED, reason=problem, sequence=None, note={**row.note, **sequence.note})
     stored = FeatureSequence(np.ascontiguousarray(values), times, valid.view(np.bool_))
@@ -148,13 +148,20 @@ def prepare_row(spec: FeatureSpec, row: ShardRow) -> ShardRow:
 
 
 def _problem(
-    given: npt.NDArray[Any], stored: npt.NDArray[Any], valid: npt.NDArray[Any], times: npt.NDArray[Any], dtype: str
+    given: npt.NDArray[Any],
+    stored: npt.NDArray[Any],
+    valid: npt.NDArray[Any],
+    times: npt.NDArray[Any],
+    spec: FeatureSpec,
 ) -> str:
-    if not np.isfinite(stored).all():
+    fits = not np.isinf(stored).any() if spec.has_gaps else np.isfinite(stored).all()
+    if not fits:
         broken = given[valid != 0]
+        if spec.has_gaps:
+            broken = broken[~np.isnan(broken)]
         if not np.isfinite(broken).all():
             return f"{int((~np.isfinite(broken)).sum())} feature values are NaN or infinite"
-        return f"feature values up to {np.abs(broken).max():.6g} do not fit {dtype}; extract with --dtype float32"
+        return f"feature values up to {np.abs(broken).max():.6g} do not fit {spec.dtype}; extract with --dtype float32"
     return "" if np.isfinite(times).all() else "step times are not finite"
 
 

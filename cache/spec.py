@@ -74,6 +74,11 @@ class FeatureSpec:
         return hashlib.sha256(self.to_json().encode()).hexdigest()[:16]
 
     @property
+    def has_gaps(self) -> bool:
+        """Whether NaN in `values` stands for a value the source does not have; only imported features say so."""
+        return self.encoder.get("gaps") == "nan"
+
+    @property
     def set_name(self) -> str:
         """Name of the feature set in a catalogue and of its shard folder: modality, encoder, fingerprint."""
         safe = "".join(c if c.isalnum() or c in "._" else "-" for c in self.name).strip("-.") or "encoder"

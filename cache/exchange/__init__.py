@@ -6,13 +6,16 @@ import importlib
 import os
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import MerError
 
-__all__ = ["FORMATS", "Format", "export_features", "import_features"]
+if TYPE_CHECKING:
+    from .pack import Imported
+
+__all__ = ["FORMATS", "Format", "Understood", "export_features", "import_features", "understand"]
 
 
 @dataclass(frozen=True)
@@ -22,12 +25,16 @@ class Format:
     module: str
     about: str
     reader: str = "read"
-    reads_with: tuple[str, ...] = ()
+    """Function, or `module:function` where it is in another module."""
+    reads_with: tuple[str, ...] | None = ()
+    """Options of the importer; None where there is none."""
     writes_with: tuple[str, ...] | None = None
     """Options of the exporter; None where there is none."""
     folder: bool = False
     """Whether an export is a folder."""
     defaults: Mapping[str, str] | None = None
+    sidecar: bool = True
+    """Whether an export leaves something out that `DST.mer.npz` keeps."""
 
 
 FORMATS: dict[str, Format] = {
@@ -41,13 +48,17 @@ FORMATS: dict[str, Format] = {
     ),
     "emotion2vec": Format("emotion2vec", "emotion2vec and data2vec blobs", "read", ("modality",), ("label",), True),
     "lhotse": Format("lhotse", "lhotse manifests with numpy_hdf5", "read", ("mapping",), (), True),
-    "npz": Format("tables", "plain .npz, by a mapping", "read_arrays", ("mapping",)),
-    "csv": Format("tables", "plain .csv, by a mapping", "read_csv", ("mapping",)),
+    "parquet": Format("hub_parquet", "Parquet dataset for the Hub", "hub_read:read", (), (), True, sidecar=False),
+    "webdataset": Format("webdataset", "WebDataset tar shards", "read", None, (), True, sidecar=False),
+    "arrays": Format("tables", "pickle, npz, pt, safetensors, mat, Arrow, JSON lines", "read_arrays", ("mapping",)),
+    "npz": Format("tables", "the same as arrays", "read_arrays", ("mapping",)),
+    "csv": Format("tables", "table of one utterance per row, .csv or .arff", "read_csv", ("mapping",)),
+    "clips": Format("clips", "folder of one file per clip", "read", ("mapping", "modality")),
 }
 
 
 def _format(name: str, exporting: bool = False) -> Format:
-    known = [key for key, one in FORMATS.items() if not exporting or one.writes_with is not None]
+    known = [key for key, one in FORMATS.items() if (one.writes_with if exporting else one.reads_with) is not None]
     if name not in known:
         what = "export" if exporting else "import"
         raise MerError(f"format {name!r} is not known for {what}; one of {', '.join(known)}")
@@ -64,8 +75,70 @@ def _options(form: str, accepted: Sequence[str], given: Mapping[str, Any]) -> di
     return used
 
 
+@dataclass(frozen=True)
+class Understood:
+    """What an import would read."""
+
+    form: str
+    about: str
+    mapping: Mapping[str, str]
+    """What was given, and what was told from names and content."""
+    imported: Imported
+
+
+def understand(
+    form: str | None, source: Path, *, mapping: Mapping[str, str] | None = None, modality: str | None = None
+) -> Understood:
+    """Read a foreign file or folder as far as its content can be told; nothing is written.
+
+    Parameters
+    ----------
+    form
+        Name in `FORMATS`; None tells it from the content.
+    source
+        What is read.
+    mapping
+        What the source does not say itself: a modality per file or folder, or a role per array or column.
+    modality
+        Of a source that holds one set.
+
+    Raises
+    ------
+    MerError
+        If the source is missing, damaged, hostile or not of this format.
+    """
+    from .detect import detect
+    from .pack import trimmed
+
+    given = {"mapping": mapping, "modality": modality}
+    if form is not None:
+        _options(form, _format(form).reads_with or (), given)
+    if not source.exists():
+        raise MerError(f"{source} does not exist")
+    form = form or detect(source)
+    known = _format(form)
+    options = _options(form, known.reads_with or (), given)
+    module, _, function = f"{known.module}:{known.reader}".rpartition(":")
+    reader = getattr(importlib.import_module(f".{module.rpartition(':')[2]}", __name__), function)
+    imported = _restored(reader(source, **options), source, known)
+    imported = _gaps_counted(trimmed(imported))
+    if not imported.sets:
+        count = len(imported.utterances)
+        raise MerError(f"{source}: holds no features that are told by name, only a table of {count} utterances")
+    return Understood(form, known.about, {**imported.mapping, **(mapping or {})}, imported)
+
+
+def _restored(imported: Imported, source: Path, known: Format) -> Imported:
+    from .pack import content_digest, sidecar_path
+    from .sidecar import restore
+
+    if not known.sidecar or not sidecar_path(source).exists():
+        return imported
+    return restore(imported, source, content_digest(source))
+
+
 def import_features(
-    form: str,
+    form: str | None,
     source: Path,
     out: Path,
     *,
@@ -77,16 +150,12 @@ def import_features(
 
     Parameters
     ----------
-    form
-        Name in `FORMATS`.
-    source, out
-        What is read, and the catalogue that is written (shards beside it).
-    mapping
-        What the source does not say itself: a modality per file, or a role per array.
-    modality
-        Of a format that holds one set.
+    form, source, mapping, modality
+        As in `understand`.
+    out
+        The catalogue that is written, shards beside it.
     dtype
-        `float32` or `float16`.
+        `float32` or `float16`; sets of formats that state their type keep it.
 
     Returns
     -------
@@ -99,20 +168,23 @@ def import_features(
         If the source is missing, damaged, hostile or not of this format.
     """
     from .bridge import save
-    from .pack import content_digest, source_bytes, trimmed
-    from .sidecar import restore
+    from .pack import content_digest, source_bytes
 
-    known = _format(form)
-    options = _options(form, known.reads_with, {"mapping": mapping, "modality": modality})
-    if not source.exists():
-        raise MerError(f"{source} does not exist")
-    digest = content_digest(source)
-    reader = getattr(importlib.import_module(f".{known.module}", __name__), known.reader)
-    imported = trimmed(restore(reader(source, **options), source, digest))
-    if not imported.sets:
-        raise MerError(f"{source}: holds no features, only a table of {len(imported.utterances)} utterances")
-    save(imported, out, form, digest, source_bytes(source), dtype)
+    found = understand(form, source, mapping=mapping, modality=modality)
+    imported = found.imported
+    save(imported, out, found.form, content_digest(source), source_bytes(source), dtype)
     return imported.lost
+
+
+def _gaps_counted(imported: Imported) -> Imported:
+    from .gaps import with_gaps
+
+    sets, lost = [], list(imported.lost)
+    for made in imported.sets:
+        counted, told = with_gaps(made)
+        sets.append(counted)
+        lost += told
+    return replace(imported, sets=sets, lost=lost)
 
 
 def export_features(
@@ -165,5 +237,7 @@ def export_features(
             os.replace(aside, target)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
-    write_sidecar(target, chosen, exported, content_digest(target))
-    return list(exported.lost)
+    if known.sidecar:
+        write_sidecar(target, chosen, exported, content_digest(target))
+    gapped = [made.name for made in chosen.sets if made.gaps]
+    return [*exported.lost, *([f"gaps of {', '.join(gapped)} are written as NaN"] if gapped else [])]

@@ -49,7 +49,9 @@ def save(imported: Imported, out: Path, form: str, digest: str, source_bytes: in
     sets: dict[str, SetIndex] = {}
     for made in imported.sets:
         identity = {"type": "imported", "format": form, "source_sha256": digest, "source": made.slot or made.name}
-        spec = FeatureSpec(made.modality, made.name, identity, made.dim, {}, dtype=dtype)
+        if made.gaps:
+            identity["gaps"] = "nan"
+        spec = FeatureSpec(made.modality, made.name, identity, made.dim, {}, dtype=made.dtype or dtype)
         sets[spec.set_name] = _save_set(imported.utterances.keys, made, spec, out, digest, budget)
     corpus = {"name": out.stem, "title": "", **imported.corpus}
     provenance = {
@@ -121,8 +123,9 @@ def outgoing(store: FeatureStore, names: Sequence[str] = ()) -> Outgoing:
     for name, spec in zip(chosen, specs, strict=True):
         sequences = LazySequences(len(store.utterances), partial(_read, store, name))
         shown = spec.name if short.count(spec.name) == 1 else name
-        sets.append(PackSet(spec.modality, shown, spec.dim, sequences))
-    return Outgoing(store.corpus, store.utterances, sets)
+        sets.append(PackSet(spec.modality, shown, spec.dim, sequences, gaps=spec.has_gaps, dtype=spec.dtype))
+    datasheet = dict(store.catalogue.datasheet or {})
+    return Outgoing(store.corpus, store.utterances, sets, datasheet, bool(datasheet))
 
 
 def _read(store: FeatureStore, name: str, row: int) -> FeatureSequence | None:

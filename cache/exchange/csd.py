@@ -21,8 +21,8 @@ from ..table import LabelColumn, UtteranceTable
 from .foreign_hdf import numbers, open_foreign
 from .guess import modality_of, name_of, stem_of
 from .pack import Exported, Imported, LazySequences, Outgoing, PackSet, clean_key, file_name, stepped
+from .roles import MOSEI_COLUMNS
 
-MOSEI_COLUMNS = ("sentiment", "happy", "sad", "anger", "surprise", "disgust", "fear")
 LABEL_ROOTS = re.compile("label|opinion segment", re.IGNORECASE)
 TEMPLATE: dict[str, object] = {
     "computational sequence description": "Features written by mer",

@@ -26,8 +26,13 @@ FILTERS = {
 }
 
 
-def open_foreign(path: Path) -> h5py.File:
+def open_foreign(path: Path, user_block: bool = False) -> h5py.File:
     """Open an HDF5 file for reading after checking its structure; it closes with the last reference to it.
+
+    Parameters
+    ----------
+    user_block
+        Whether 512 bytes of another program come first, as in MATLAB's files.
 
     Raises
     ------
@@ -38,7 +43,7 @@ def open_foreign(path: Path) -> h5py.File:
     if not path.is_file():
         raise MerError(f"{path} does not exist")
     with path.open("rb") as handle:
-        if handle.read(8) != HDF5_SIGNATURE:
+        if handle.read(520)[512 if user_block else 0 :][:8] != HDF5_SIGNATURE:
             raise FormatError(f"{path} is not an HDF5 file")
     with reading(path):
         file = h5py.File(path, "r")

@@ -16,6 +16,9 @@ HINTS = {
 }
 
 
+WHOLE_WORDS = ("clip", "clap", "vit")
+"""Hints that begin many other words: clips, clapping, vital."""
+
 OWN = re.compile(r"(text|audio|face)-(.+)")
 """Stems that `mer` writes: modality, then the name of the set."""
 
@@ -43,8 +46,16 @@ def modality_of(name: str, where: str) -> str:
     if own:
         return own[1]
     lowered = name.lower()
-    found = [modality for modality, words in HINTS.items() if any(word in lowered for word in words.split())]
+    words = {word: modality for modality, hints in HINTS.items() for word in hints.split() if _has(lowered, word)}
+    longest = [word for word in words if not any(word in other and word != other for other in words)]  # huBERT
+    found = sorted({words[word] for word in longest})
     if len(found) == 1:
         return found[0]
     said = "says nothing of its modality" if not found else f"could mean {' or '.join(found)}"
     raise MerError(f"{where}: the name {said}; say it with --map {ascii(name.split()[0])[1:-1]}=text|audio|face")
+
+
+def _has(name: str, word: str) -> bool:
+    if word in WHOLE_WORDS:
+        return re.search(rf"(?<![a-z]){word}(?![a-z])", name) is not None
+    return word in name

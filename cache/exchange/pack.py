@@ -35,6 +35,12 @@ class PackSet:
     """Where the foreign format keeps this set; a sidecar finds the set again by it."""
     padded: bool = False
     """Whether sequences still carry zero rows that fill them to a common length."""
+    columns: Sequence[str] = ()
+    """Names of the D dimensions, where the source has them."""
+    gaps: bool = False
+    """Whether NaN stands for a value that the source does not have."""
+    dtype: str | None = None
+    """Stored type, where the format keeps it."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +52,8 @@ class Imported:
     lost: list[str]
     """One sentence for everything guessed, dropped or changed."""
     corpus: Mapping[str, Any] = field(default_factory=dict)
+    mapping: Mapping[str, str] = field(default_factory=dict)
+    """The mapping that was used, given or guessed."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +63,9 @@ class Outgoing:
     corpus: Mapping[str, Any]
     utterances: UtteranceTable
     sets: list[PackSet]
+    datasheet: Mapping[str, Any] = field(default_factory=dict)
+    packed: bool = False
+    """Whether a pack is exported, whose maker decided on its texts already."""
 
     def only(self, modality: str) -> PackSet | None:
         """The set of a modality, or None.

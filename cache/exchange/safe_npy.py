@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from ..errors import MerError
 from . import safe_pickle
-from .safe_pickle import UnsafePickleError, check_dtype, check_shape, shaped
+from .safe_names import UnsafePickleError, check_dtype, check_shape, shaped
 
 MAGIC = b"\x93NUMPY"
 MAX_HEADER_BYTES = 65536
@@ -98,7 +98,7 @@ def read_npz(path: Path) -> dict[str, Array]:
             limit = max(INFLATION_FLOOR_BYTES, MAX_INFLATION * path.stat().st_size)
             arrays = {}
             for member in archive.infolist():
-                content = _member(archive, member, limit)
+                content = member_bytes(archive, member, limit)
                 limit -= len(content)
                 arrays[member.filename.removesuffix(".npy")] = parse_npy(memoryview(content))
             return arrays
@@ -108,7 +108,7 @@ def read_npz(path: Path) -> dict[str, Array]:
         raise MerError(f"{path}: not a readable .npz file ({error})") from error
 
 
-def _member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, limit: int) -> bytes:
+def member_bytes(archive: zipfile.ZipFile, member: zipfile.ZipInfo, limit: int) -> bytes:
     """Unpack one member; the claimed size is checked first and never exceeded."""
     if member.file_size > limit:
         raise UnsafePickleError(f"{member.filename[:60]!r} would unpack to {member.file_size} bytes, which is refused")

@@ -1,4 +1,4 @@
-"""Plain `.npz` and `.csv` files, read by a mapping of roles to array or column names.
+"""Files of arrays and `.csv` tables, read by a mapping of roles to array or column names.
 
 Roles are `id`, `transcript`, `speaker`, `dialogue`, `turn`, `split`, `session`, `start_seconds`, `end_seconds`;
 `text`, `audio`, `face` for features; `audio_lengths` and `audio_offsets` (and the same for the others) for features of
@@ -8,7 +8,6 @@ many utterances in one array; `label:NAME` for a target; `index:SPLIT` for the r
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,6 +19,8 @@ import numpy.typing as npt
 from ..errors import MerError
 from ..sequence import FeatureSequence
 from ..table import LabelColumn, UtteranceTable
+from .delimited import Table, read_table
+from .named import load_named
 from .pack import (
     MODALITIES,
     Imported,
@@ -32,7 +33,7 @@ from .pack import (
     stepped,
     unique_keys,
 )
-from .safe_npy import read_npz
+from .roles import MOSEI_COLUMNS, described, suggested
 
 TEXT_ROLES = {"transcript": "text", "speaker": "speaker", "dialogue": "dialogue", "session": "session"}
 NUMBER_ROLES = ("turn", "start_seconds", "end_seconds", "duration_seconds")
@@ -43,33 +44,41 @@ Array = npt.NDArray[Any]
 
 
 def read_arrays(source: Path, mapping: Mapping[str, str] | None = None) -> Imported:
-    """Read an `.npz` file.
+    """Read a file of arrays: `.npz`, a pickle, `.pt`, safetensors, MATLAB, Parquet, Arrow, JSON lines.
 
     Parameters
     ----------
     mapping
         Role -> array name. Arrays called like a role need no entry; arrays called `label` or `labels` become the
-        target `label`.
+        target `label`. Without any mapping, what names and shapes tell is taken (`roles.suggested`).
 
     Raises
     ------
     MerError
         If an array named is not there or does not fit; the message lists what there is.
     """
-    arrays = read_npz(source)
-    lost: list[str] = []
-    roles = _roles(mapping or {}, list(arrays), source)
+    arrays, lost = load_named(source)
+    known = dict(mapping or {}) or suggested(arrays)
+    roles = _roles(known, arrays, source)
+    if not set(MODALITIES) & set(roles):
+        raise MerError(
+            f"{source}: no name says which array holds features; say it with --map text|audio|face=ARRAY. "
+            f"It has: {described(arrays)}"
+        )
     index = {role[6:]: _rows(arrays[name], role) for role, name in roles.items() if role.startswith("index:")}
     count = _count(arrays, roles, index, source)
     columns = {role: list(arrays[name]) for role, name in roles.items() if role in arrays_roles(role)}
-    labels = {role[6:]: label_column(list(arrays[name])) for role, name in roles.items() if role.startswith("label:")}
+    labels: dict[str, LabelColumn] = {}
+    for role, name in roles.items():
+        if role.startswith("label:"):
+            labels |= label_columns(role[6:], arrays[name], lost)
     splits = _splits(index, count, lost)
     table = table_of(columns, labels, count, splits, source, lost)
     sets = [_set(modality, roles, arrays, index, count, source) for modality in MODALITIES if modality in roles]
     used = {name.replace("{split}", split) for name in roles.values() for split in index} | set(roles.values())
     unused = [name for name in arrays if name not in used]
-    lost += [f"arrays not read: {', '.join(unused)}"] if unused else []
-    return Imported(table, sets, lost, {"name": source.stem})
+    lost += [f"arrays not read: {', '.join(unused[:40])}"] if unused else []
+    return Imported(table, sets, lost, {"name": source.stem}, roles)
 
 
 def arrays_roles(role: str) -> tuple[str, ...]:
@@ -77,8 +86,9 @@ def arrays_roles(role: str) -> tuple[str, ...]:
     return (role,) if role in ("id", "split", *TEXT_ROLES, *NUMBER_ROLES) else ()
 
 
-def _roles(mapping: Mapping[str, str], names: Sequence[str], source: Path) -> dict[str, str]:
+def _roles(mapping: Mapping[str, str], arrays: Mapping[str, Array] | Sequence[str], source: Path) -> dict[str, str]:
     """Every role with its array, given or found under its own name."""
+    names = list(arrays)
     roles = {name: name for name in names if name in ROLES}
     for name in ("label", "labels"):
         if name in names and name not in mapping.values():
@@ -88,7 +98,8 @@ def _roles(mapping: Mapping[str, str], names: Sequence[str], source: Path) -> di
             raise MerError(f"--map {role}={name}: the role is none of {', '.join(ROLES)}, label:NAME, index:SPLIT")
         there = name in names or ("{split}" in name and any(_matches(name, one) for one in names))
         if not there:
-            raise MerError(f"{source}: has no array {name!r} for {role}; it has: {', '.join(names)}")
+            shown = described(arrays) if isinstance(arrays, Mapping) else ", ".join(names)
+            raise MerError(f"{source}: has no array {name!r} for {role}; it has: {shown}")
         roles[role] = name
     return roles
 
@@ -144,6 +155,22 @@ def label_column(raw: Sequence[Any]) -> LabelColumn:
     return class_column([None if one is None else _name(one) for one in values])
 
 
+def label_columns(name: str, values: Array, lost: list[str]) -> dict[str, LabelColumn]:
+    """Targets of an array: one for (N,) and (N, 1), one per column for (N, K); seven are those of CMU-MOSEI."""
+    rows = [np.asarray(one).ravel() if isinstance(one, np.ndarray) else one for one in values]
+    if not all(isinstance(one, np.ndarray) for one in rows):
+        return {name: label_column(rows)}
+    widths = {len(one) for one in rows}
+    if len(widths) != 1:
+        raise MerError(f"target {name!r} has rows of different lengths: {sorted(widths)[:5]}")
+    width = widths.pop()
+    if width == 1:
+        return {name: label_column([one[0] for one in rows])}
+    names = MOSEI_COLUMNS if width == len(MOSEI_COLUMNS) else tuple(f"{name}_{at}" for at in range(width))
+    lost.append(f"{name} has {width} columns, taken as {', '.join(names[:12])}")
+    return {one: label_column([row[at] for row in rows]) for at, one in enumerate(names)}
+
+
 def _name(value: Any) -> str:
     return str(int(value)) if isinstance(value, (int, float, np.number)) else as_text(value)
 
@@ -161,7 +188,7 @@ def table_of(
         raw_splits = [as_text(one) for one in columns.get("split", [""] * count)]
         splits = [split_of(one, source.name, lost) if one else "" for one in raw_splits]
     if "id" in columns:
-        raw = [as_text(one) for one in columns["id"]]
+        raw = ["_".join(map(as_text, one)) if isinstance(one, np.ndarray) else as_text(one) for one in columns["id"]]
     else:
         raw = [f"{source.stem}-{row:06d}" for row in range(count)]
         lost.append("there are no ids; utterances are numbered (name them with --map id=...)")
@@ -251,33 +278,24 @@ def read_csv(source: Path, mapping: Mapping[str, str] | None = None) -> Imported
         Role -> column name, or for features a pattern such as `F0*` that several columns match. Columns called
         `audio_0`, `audio_1`, … (and the same for `text` and `face`) need no entry, nor do columns called like a role.
     """
-    try:
-        with source.open(newline="", encoding="utf-8-sig") as handle:
-            rows = csv.DictReader(handle)
-            names = list(rows.fieldnames or [])
-            lines = list(rows)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise MerError(f"{source}: not readable as a table ({error})") from error
-    if not lines or len(set(names)) != len(names):
-        raise MerError(f"{source}: has no rows, or a column twice")
-    if any(None in line or None in line.values() for line in lines):
-        raise MerError(f"{source}: a row has more or fewer fields than the header")
+    table = read_table(source)
+    names = table.names
     lost: list[str] = []
     features = {modality: _columns(modality, mapping or {}, names) for modality in MODALITIES}
     taken = {name for found in features.values() for name in found}
     plain = {role: name for role, name in (mapping or {}).items() if role not in MODALITIES}
     roles = _roles(plain, [name for name in names if name not in taken], source)
-    columns = {role: [line[name] for line in lines] for role, name in roles.items() if role in arrays_roles(role)}
+    columns = {role: table.column(name) for role, name in roles.items() if role in arrays_roles(role)}
     labels = {
-        role[6:]: label_column([_value(line[name]) for line in lines])
+        role[6:]: label_column([_value(cell) for cell in table.column(name)])
         for role, name in roles.items()
         if role.startswith("label:")
     }
-    table = table_of(columns, labels, len(lines), None, source, lost)
-    sets = [_csv_set(modality, found, lines, source) for modality, found in features.items() if found]
+    utterances = table_of(columns, labels, len(table.rows), None, source, lost)
+    sets = [_csv_set(modality, found, table) for modality, found in features.items() if found]
     unused = [name for name in names if name not in taken and name not in roles.values()]
     lost += [f"columns not read: {', '.join(unused)}"] if unused else []
-    return Imported(table, sets, lost, {"name": source.stem})
+    return Imported(utterances, sets, lost, {"name": source.stem})
 
 
 def _columns(modality: str, mapping: Mapping[str, str], names: Sequence[str]) -> list[str]:
@@ -294,14 +312,11 @@ def _value(text: str) -> Any:
         return text
 
 
-def _csv_set(modality: str, names: Sequence[str], lines: Sequence[Mapping[str, str]], source: Path) -> PackSet:
-    def one(row: int) -> FeatureSequence | None:
-        texts = [lines[row][name] for name in names]
-        if not any(texts):
-            return None
-        try:
-            return stepped(np.array([float(text) for text in texts]))
-        except ValueError as error:
-            raise MerError(f"{source}: row {row + 2}: a {modality} feature is no number ({error})") from error
+def _csv_set(modality: str, names: Sequence[str], table: Table) -> PackSet:
+    values = table.numbers(names)
+    there = np.asarray(np.isfinite(values).any(axis=1))
 
-    return PackSet(modality, source.stem, len(names), LazySequences(len(lines), one), modality)
+    def one(row: int) -> FeatureSequence | None:
+        return stepped(values[row]) if there[row] else None
+
+    return PackSet(modality, table.path.stem, len(names), LazySequences(len(values), one), modality, columns=names)

@@ -35,7 +35,7 @@ from .remote import (
     sidecar_line,
 )
 
-__all__ = ["Patience", "Pulled", "Pushed", "pull", "push", "resolve_features"]
+__all__ = ["Patience", "Pulled", "Pushed", "pull", "push", "push_folder", "resolve_features"]
 
 
 @dataclass(frozen=True)
@@ -102,6 +102,26 @@ def push(pack: Path, url: str, *, revision: str | None = None, private: bool = F
     beside = remote.beside(SIDECAR)
     beside.fs.pipe_file(beside.path, sidecar_line(digest, remote.name).encode())
     return Pushed(remote.url, digest, size)
+
+
+def push_folder(pack: Path, folder: Path, url: str, *, revision: str | None = None, private: bool = False) -> Pushed:
+    """Publish a folder that was made of a pack, such as its Parquet export, as one commit on the Hub.
+
+    Raises
+    ------
+    MerError
+        If the pack is not a whole, licensed one, or the address is not a Hub repository.
+    """
+    _publishable(pack)
+    if not url.startswith("hf://"):
+        raise MerError(f"{url}: Parquet is published on the Hub; give hf://datasets/ORG/NAME")
+    address = HubAddress.parse(url, revision)
+    if address.file:
+        raise MerError(f"{url}: give the repository alone, hf://datasets/ORG/NAME")
+    paths = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    files: dict[str, Path | bytes] = {path.relative_to(folder).as_posix(): path for path in paths}
+    upload(address, files, f"Publish {pack.stem} as Parquet", private)
+    return Pushed(f"hf://datasets/{address.repo}", "", sum(path.stat().st_size for path in paths))
 
 
 def _push_to_hub(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ..contents import summarise
@@ -36,8 +36,8 @@ def hub_page(store: FeatureStore, name: str, where: str, digest: str, notes: str
     corpus, datasheet = store.corpus, store.catalogue.datasheet
     title = str(corpus.get("title") or corpus.get("name") or name)
     parts = [
-        _header(store, title),
-        f"# {_plain(title)}: frozen-encoder features\n",
+        header(corpus, datasheet, len(store.utterances), title),
+        f"# {plain(title)}: frozen-encoder features\n",
         "Features for multimodal emotion recognition, without the recordings they were made from.\n",
         notes.strip() + "\n" if notes.strip() else "",
         _usage(name, where, digest),
@@ -51,24 +51,30 @@ def hub_page(store: FeatureStore, name: str, where: str, digest: str, notes: str
     return "\n".join(part for part in parts if part)
 
 
-def _header(store: FeatureStore, title: str) -> str:
+def header(
+    corpus: Mapping[str, Any],
+    datasheet: Mapping[str, Any],
+    utterances: int,
+    title: str,
+    more: Sequence[str] = (),
+) -> str:
     """YAML between dashes; every value is a JSON string, which YAML reads and nothing can break out of."""
-    license_name = str(store.catalogue.datasheet.get("license") or store.corpus.get("license") or "unknown")
+    license_name = str(datasheet.get("license") or corpus.get("license") or "unknown")
     known = license_name.lower() in HUB_LICENSES
     lines = ["---", f"pretty_name: {json.dumps(title)}"]
     if known:
         lines.append(f"license: {license_name.lower()}")
     else:
         lines += ["license: other", f"license_name: {json.dumps(license_name)}"]
-    languages = [str(one) for one in store.corpus.get("languages") or () if re.fullmatch("[a-z]{2,3}", str(one))]
+    languages = [str(one) for one in corpus.get("languages") or () if re.fullmatch("[a-z]{2,3}", str(one))]
     if languages:
         lines += ["language:", *(f"- {one}" for one in languages)]
-    size = next((word for most, word in SIZES if len(store.utterances) < most), "n>1M")
+    size = next((word for most, word in SIZES if utterances < most), "n>1M")
     lines += ["tags:", "- emotion-recognition", "- multimodal", "- features", "- mer"]
-    return "\n".join([*lines, "size_categories:", f"- {size}", "---\n"])
+    return "\n".join([*lines, "size_categories:", f"- {size}", *more, "---\n"])
 
 
-def _plain(text: Any) -> str:
+def plain(text: Any) -> str:
     """Text on one line that Markdown and HTML leave alone."""
     line = " ".join(str(text).split())
     return re.sub(r"([\\`*_{}\[\]<>#|!])", r"\\\1", line)
@@ -99,7 +105,7 @@ def _sets(sets: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
         encoder = made["encoder"]
         shown = " ".join(str(encoder[key]) for key in ("checkpoint", "type", "revision") if encoder.get(key))
         yield (
-            f"| `{name}` | {made['modality']} | {_plain(shown or made['name'])} | {made['dim']} | {made['dtype']} "
+            f"| `{name}` | {made['modality']} | {plain(shown or made['name'])} | {made['dim']} | {made['dtype']} "
             f"| {ok:,} | {without:,} |"
         )
     yield ""
@@ -108,16 +114,16 @@ def _sets(sets: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
 def _utterances(facts: Mapping[str, Any]) -> Iterator[str]:
     table = facts["utterances"]
     splits = ", ".join(f"{name or 'no split'} {count:,}" for name, count in table["splits"].items())
-    yield f"{table['count']:,} utterances ({_plain(splits)}), {table['speakers']:,} speakers.\n"
+    yield f"{table['count']:,} utterances ({plain(splits)}), {table['speakers']:,} speakers.\n"
     for name, target in facts["targets"].items():
         classes = target["classes"]
         if not classes:
             continue
-        yield f"| {_plain(name)} | {' | '.join(_plain(one) for one in classes)} |"
+        yield f"| {plain(name)} | {' | '.join(plain(one) for one in classes)} |"
         yield "|---" * (len(classes) + 1) + "|"
         for split, counts in target["splits"].items():
             cells = " | ".join(f"{count:,}" for count in counts.get("counts", [0] * len(classes)))
-            yield f"| {_plain(split or 'all')} | {cells} |"
+            yield f"| {plain(split or 'all')} | {cells} |"
         yield ""
 
 
@@ -130,11 +136,11 @@ def _facts(datasheet: Mapping[str, Any]) -> Iterator[str]:
         elif isinstance(value, dict):
             value = ", ".join(f"{key} {one}" for key, one in value.items() if one not in ("", None))
         if value not in ("", None):
-            yield f"- **{_plain(name.replace('_', ' '))}**: {_plain(value)}"
+            yield f"- **{plain(name.replace('_', ' '))}**: {plain(value)}"
     yield ""
 
 
 def _provenance(provenance: Mapping[str, Any]) -> Iterator[str]:
     libraries = provenance.get("libraries")
     if isinstance(libraries, dict):
-        yield "Made with " + ", ".join(f"{_plain(name)} {_plain(number)}" for name, number in libraries.items()) + ".\n"
+        yield "Made with " + ", ".join(f"{plain(name)} {plain(number)}" for name, number in libraries.items()) + ".\n"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -83,6 +84,33 @@ def only_file(address: HubAddress) -> str:
     if len(packs) != 1:
         raise MerError(f"{address.url('')}: holds {len(packs)} .h5 files; name one of: {', '.join(packs[:20]) or '-'}")
     return str(packs[0])
+
+
+def download(address: HubAddress, folder: Path, ending: str) -> None:
+    """Fetch the files of a repository that end so, under the folder of the address if it names one.
+
+    Raises
+    ------
+    MerError
+        With what the Hub said, or if there are none.
+    """
+    under = f"{address.file.rstrip('/')}/" if address.file else ""
+    try:
+        files = _api().list_repo_files(address.repo, repo_type="dataset", revision=address.revision)
+        chosen = [name for name in files if name.endswith(ending) and (not under or f"{name}/".startswith(under))]
+        for name in chosen:
+            if ".." in name.split("/") or name.startswith("/"):
+                raise MerError(f"{address.url(name)}: the name leads outside the repository")
+            _api().hf_hub_download(
+                address.repo, name, repo_type="dataset", revision=address.revision, local_dir=str(folder)
+            )
+    except MerError:
+        raise
+    except Exception as error:  # the client's many errors all mean that the repository cannot be read
+        raise MerError(f"{address.url('')}: the repository cannot be read ({_line(error)})") from error
+    if not chosen:
+        raise MerError(f"{address.url('')}: holds no {ending} files")
+    shutil.rmtree(folder / ".cache", ignore_errors=True)  # the client's own notes, with clocks in them
 
 
 def upload(address: HubAddress, files: dict[str, Path | bytes], message: str, private: bool) -> str:

@@ -24,6 +24,9 @@ def push(
     with_predictions: Annotated[
         bool, typer.Option("--with-predictions", help="A run: also its predictions, which hold labels, and splits.")
     ] = False,
+    parquet: Annotated[
+        bool, typer.Option("--parquet", help="A pack: as Parquet, for the Hub's viewer and datasets.load_dataset.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Publish a pack or a trained run with its sha256; on the Hub with a page that says what it is and how to use it.
@@ -39,6 +42,9 @@ def push(
         text = notes.read_text(encoding="utf-8") if notes else ""
     except (OSError, UnicodeDecodeError) as error:
         raise MerError(f"{notes}: cannot be read ({error})") from error
+    if parquet:
+        _push_parquet(pack, url, revision, private, as_json)
+        return
     if pack.is_dir():
         _push_run(pack, url, revision, private, text, license, with_predictions, as_json)
         return
@@ -73,6 +79,24 @@ def _push_run(
     lines += [f"left out: {one}" for one in made.left_out]
     lines += [] if license else ["no licence was given: others may not know what they may do; add --license"]
     _print({**facts, "left_out": list(made.left_out)}, as_json, "\n".join(lines))
+
+
+def _push_parquet(pack: Path, url: str, revision: str | None, private: bool, as_json: bool) -> None:
+    """Export a pack beside nothing that stays, and publish the folder."""
+    import tempfile
+
+    from mer.cache.exchange import export_features
+    from mer.cache.transfer import push_folder
+    from mer.pipeline.terminal.console import status
+
+    with tempfile.TemporaryDirectory(prefix="mer-push-") as folder:
+        home = Path(folder) / "dataset"
+        with status.status("writing Parquet and uploading"):
+            told = export_features("parquet", pack, home)
+            made = push_folder(pack, home, url, revision=revision, private=private)
+    for sentence in told:
+        status.print(f"note: {sentence}", soft_wrap=True, highlight=False, markup=False)
+    _print({"url": made.url, "bytes": made.bytes}, as_json, made.url)
 
 
 def pull(

@@ -45,7 +45,7 @@ def kept_steps(lengths: RowIndices, most: int, window: int) -> RowIndices:
     return np.asarray(-(-kept // window))
 
 
-def pool_steps(block: FeatureBlock, lengths: RowIndices, most: int, window: int) -> Ragged:
+def pool_steps(block: FeatureBlock, lengths: RowIndices, most: int, window: int, gaps: bool = False) -> Ragged:
     """Thin what is longer than `most` steps, then average each `window` neighbouring steps over the valid ones.
 
     Parameters
@@ -58,6 +58,8 @@ def pool_steps(block: FeatureBlock, lengths: RowIndices, most: int, window: int)
     window : int
         Steps averaged into one; the last window of an utterance may hold fewer. A mean is valid if any of its steps is,
         and zero otherwise.
+    gaps : bool
+        Whether NaN stands for a value that is not there: a mean is then one of the values there are, or NaN.
 
     Returns
     -------
@@ -75,7 +77,7 @@ def pool_steps(block: FeatureBlock, lengths: RowIndices, most: int, window: int)
     for at in range(0, total, MEANS_AT_ONCE):
         place, mine = slice(at, at + MEANS_AT_ONCE), owner[at : at + MEANS_AT_ONCE]
         steps = (first[place], start[mine], lengths[mine], kept[mine])
-        valid[place] = _add_means(values[place], stored, usable, *steps, window)
+        valid[place] = _add_means(values[place], stored, usable, *steps, window, gaps)
     return Ragged(values.numpy(), valid, ends - made, made)
 
 
@@ -94,16 +96,26 @@ def _add_means(
     length: RowIndices,
     kept: RowIndices,
     window: int,
+    gaps: bool,
 ) -> npt.NDArray[np.bool_]:
     """Add means of shape (m, D) into zeros, each of the steps from `first` on; return which have a usable step."""
     count = np.zeros(len(first), dtype=np.int64)
+    known = torch.zeros_like(into) if gaps else None
     for step in range(min(window, int((kept - first).max()))):
         index = start + np.minimum(first + step, kept - 1) * length // kept
         there = (first + step < kept) & usable[index]
         part = stored.index_select(0, torch.from_numpy(index))
-        into += part if there.all() else torch.where(torch.from_numpy(there)[:, None], part, 0)
+        if known is not None:
+            filled = torch.from_numpy(there)[:, None] & ~part.isnan()
+            into += torch.where(filled, part, 0)
+            known += filled
+        else:
+            into += part if there.all() else torch.where(torch.from_numpy(there)[:, None], part, 0)
         count += there
-    into /= torch.from_numpy(np.maximum(count, 1))[:, None]
+    if known is not None:  # 0 / 0 leaves NaN where a valid step has no value, and 0 where no step is valid
+        into /= torch.where(torch.from_numpy(count > 0)[:, None], known, 1)
+    else:
+        into /= torch.from_numpy(np.maximum(count, 1))[:, None]
     return count > 0
 
 

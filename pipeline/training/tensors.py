@@ -51,12 +51,16 @@ class Flat:
     """Shape (n,), int64."""
     lengths: Tensor
     """Shape (n,), int64; 0 where the utterance has no usable features."""
+    gaps: bool = False
+    """Whether NaN stands for a value that is not there; a batch has the training mean in its place."""
 
     @classmethod
-    def of(cls, block: FeatureBlock, lengths: RowIndices, most: int, window: int, device: torch.device) -> Flat:
+    def of(
+        cls, block: FeatureBlock, lengths: RowIndices, most: int, window: int, device: torch.device, gaps: bool = False
+    ) -> Flat:
         """Bring the features of a block onto a device, `window` steps averaged into one (see `pool_steps`)."""
         if window > 1:
-            steps = pool_steps(block, lengths, most, window)
+            steps = pool_steps(block, lengths, most, window, gaps)
         else:
             starts = np.ascontiguousarray(block.offsets[:-1], dtype=np.int64)
             steps = Ragged(np.ascontiguousarray(block.values), np.asarray(block.valid, np.bool_), starts, lengths)
@@ -64,7 +68,8 @@ class Flat:
         if not len(values):  # a gather needs one row to point its masked positions at
             values, valid = np.zeros((1, values.shape[1]), dtype=values.dtype), np.zeros(1, dtype=np.bool_)
         parts = (as_tensor(values), as_tensor(valid), torch.from_numpy(steps.starts), torch.from_numpy(steps.lengths))
-        return cls(*(part.to(device) for part in parts))
+        moved = [part.to(device) for part in parts]
+        return cls(moved[0], moved[1], moved[2], moved[3], gaps)
 
     def gather(self, local: Tensor, steps: int, normaliser: Normaliser | None) -> tuple[Tensor, Tensor]:
         """Gather padded, normalised float32 values (..., steps, D) and their mask (..., steps).
@@ -91,6 +96,10 @@ class Flat:
             shape = (*normaliser.mean.shape[:-1], *extra, normaliser.mean.shape[-1])
             # In place on the fresh copy: memory traffic is what a batch costs.
             values.sub_(normaliser.mean.view(shape)).mul_(normaliser.scale.view(shape))
+        if self.gaps:
+            if normaliser is None:
+                raise MerError("the features have gaps, which take the training mean; set train.normalise = true")
+            values.nan_to_num_(nan=0.0)
         return values.masked_fill_(~mask[..., None], 0.0), mask
 
 
@@ -177,7 +186,8 @@ class Source:
         for part, block in self._pieces(modality):
             count = np.diff(block.offsets)
             some = _any_per_row(np.asarray(block.valid, dtype=np.bool_), block.offsets)
-            broken = _any_per_row(~np.isfinite(block.values).all(axis=1), block.offsets)
+            spoilt_step = np.isinf(block.values).any(1) if self.gaps(modality) else ~np.isfinite(block.values).all(1)
+            broken = _any_per_row(spoilt_step, block.offsets)
             spoilt += int((some & broken).sum())
             present[part] = some & ~broken
             lengths[part] = np.where(present[part], count, 0)
@@ -202,6 +212,10 @@ class Source:
             return take(self.blocks[modality], rows)
         # Streamed values are compared with their checksums the first time only, when `open` reads them all.
         return self.store.load(self.sets[modality], rows, verify=modality not in self.present)
+
+    def gaps(self, modality: str) -> bool:
+        """Whether NaN in a modality's features stands for a value that is not there."""
+        return self.store.sets[self.sets[modality]].spec.has_gaps
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -234,7 +248,8 @@ class Source:
         for fold, rows in enumerate(folds):
             chosen[fold, rows] = 1.0
         chosen *= self.present[modality]
-        count = torch.zeros(len(folds), 1, dtype=torch.float64)
+        gaps = self.gaps(modality)
+        count = torch.zeros(len(folds), self.dims[modality] if gaps else 1, dtype=torch.float64)
         first, second = torch.zeros(2, len(folds), self.dims[modality], dtype=torch.float64)
         centre: Tensor | None = None
         for rows, block in self._pieces(modality, np.flatnonzero(chosen.any(axis=0))):
@@ -242,11 +257,15 @@ class Source:
             weights = torch.from_numpy(chosen[:, np.repeat(rows, np.diff(block.offsets))] * valid)
             values = as_tensor(block.values)
             if centre is None:
-                centre = values[int(valid.argmax())].double()
+                centre = values[int(valid.argmax())].double().nan_to_num(nan=0.0)
             for at in range(0, len(values), SUMMED_AT_ONCE):
                 weight, deviation = weights[:, at : at + SUMMED_AT_ONCE], values[at : at + SUMMED_AT_ONCE].double()
                 deviation -= centre
-                count += weight.sum(1, keepdim=True)
+                if gaps:
+                    count += weight @ (~deviation.isnan()).double()
+                    deviation.nan_to_num_(nan=0.0)
+                else:
+                    count += weight.sum(1, keepdim=True)
                 first += weight @ deviation
                 second += weight @ deviation.square_()
         return [self._normaliser(modality, centre, *sums) for sums in zip(count, first, second, strict=True)]
@@ -259,11 +278,12 @@ class Source:
         first: Tensor,
         second: Tensor,
     ) -> Normaliser:
-        if centre is None or not count:
+        if centre is None or not count.any():
             raise MerError(
                 f"no training utterance has usable {modality} features; leave {modality} out with --modalities or use "
                 "another --protocol"
             )
+        count = count.clamp(min=1)  # of a dimension without a single value
         shift = first / count
         std = (second / count - shift**2).clamp(min=0.0).sqrt()
         scale = torch.where(std > SMALLEST_STD, 1.0 / std.clamp(min=SMALLEST_STD), 1.0)
@@ -287,7 +307,7 @@ class Source:
         whole = modality in self.blocks and len(rows) == len(self.store.utterances)
         block = self.blocks[modality] if whole else self._block(modality, rows)
         lengths = np.where(self.present[modality][rows], np.diff(block.offsets), 0)
-        flat = Flat.of(block, lengths, self.most_steps.get(modality, 0), window, device)
+        flat = Flat.of(block, lengths, self.most_steps.get(modality, 0), window, device, self.gaps(modality))
         if whole and window > 1:
             del self.blocks[modality]
         return flat

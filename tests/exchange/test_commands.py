@@ -1,8 +1,10 @@
 """`mer import` and `mer export` as a user calls them."""
 
 import importlib.util
+import shlex
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from mer.cache import FeatureStore
@@ -52,3 +54,28 @@ def test_told_failures(capsys, arguments, told):
     assert (code, out) == (1, "")
     assert told in " ".join(err.split())
     assert len(err.strip().splitlines()) == 1
+
+
+def test_dry_run_prints_a_command_to_copy(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    arrays = {"acoustic": rng.normal(size=(3, 4, 5)), "visual": rng.normal(size=(3, 2)), "labels": np.arange(3.0)}
+    np.savez(tmp_path / "mosei senti.npz", **arrays)
+    source = tmp_path / "mosei senti.npz"
+    code, out, err = run(capsys, "import", source, "--dry-run")
+    lines = out.splitlines()
+    assert code == 0
+    assert lines[0].startswith("recognised as arrays (")
+    assert lines[0].endswith("3 utterances")
+    assert "  audio: acoustic, 5 dimensions, 3 utterances" in lines
+    assert "there are no ids" in err
+    assert not list(tmp_path.glob("*.h5"))
+    words = shlex.split(lines[-1])
+    assert words[:2] == ["mer", "import"]
+    assert words[words.index("face=visual") - 1 : words.index("face=visual") + 1] == ["--map", "face=visual"]
+    words[-1] = str(tmp_path / "copied.h5")
+    code, out, err = run(capsys, *words[1:])
+    assert code == 0
+    assert len(FeatureStore.open(tmp_path / "copied.h5").sets) == 2
+    code, out, err = run(capsys, "import", source)
+    assert code == 1
+    assert "say where the cache goes with -o" in err

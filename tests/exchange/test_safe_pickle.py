@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from mer.cache import MerError
+from mer.cache.exchange.safe_names import UnsafePickleError
 from mer.cache.exchange.safe_npy import read_npy, read_npz
-from mer.cache.exchange.safe_pickle import UnsafePickleError, load, loads
+from mer.cache.exchange.safe_pickle import load, loads
 
 PROTOCOLS = range(6)
 

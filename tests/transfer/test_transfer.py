@@ -438,6 +438,35 @@ def test_the_hub_vouches_without_a_sidecar_and_lies_are_refused(tmp_path, pack, 
 
 
 @httpx_of_the_hub
+def test_parquet_on_the_hub_and_back(tmp_path, pack, hub, capsys):
+    pytest.importorskip("pyarrow", reason="needs mer-toolkit[parquet]")
+    from mer.pipeline.cli import main
+
+    def run(*arguments):
+        with pytest.raises(SystemExit) as left:
+            main(list(map(str, arguments)))
+        return left.value.code or 0, capsys.readouterr()
+
+    code, said = run("push", pack, "hf://datasets/lab/made", "--parquet")
+    assert (code, said.out) == (0, "hf://datasets/lab/made\n")
+    files = hub.repos["lab/made"]
+    data = ["data/test-00000-of-00001.parquet", "data/train-00000-of-00001.parquet"]
+    assert sorted(files) == ["README.md", "croissant.json", *data]
+    code, said = run("import", "hf://datasets/lab/made", "-o", tmp_path / "back.h5")
+    assert code == 0, said.err
+    first, back = FeatureStore.open(pack), FeatureStore.open(tmp_path / "back.h5")
+    assert back.utterances.keys == first.utterances.keys
+    for one, other in zip(first.sets, back.sets, strict=True):
+        assert first.load(one).values.tobytes() == back.load(other).values.tobytes()
+    code, said = run("push", pack, "s3://bucket/made", "--parquet")
+    assert code == 1
+    assert "Parquet is published on the Hub" in said.err
+    code, said = run("import", "hf://datasets/lab/nothing", "-o", tmp_path / "none.h5")
+    assert code == 1
+    assert "the repository cannot be read" in " ".join(said.err.split())
+
+
+@httpx_of_the_hub
 def test_files_in_a_model_repository(tmp_path, hub):
     made = push_files("hf://lab/head", {"run.json": b"{}", "models/a.bin": b"weights"}, {"format": "x"})
     assert made.url == "hf://lab/head"
