@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from ..scores.calibration import Reliability
 from .html import Html, el
 
 Floats = npt.NDArray[np.float64]
@@ -91,6 +92,30 @@ def scatter_chart(
         place = {"cx": f"{scale.x(x):.1f}", "cy": f"{scale.y(y):.1f}"}
         shapes.append(el("circle", el("title", title), **place, r=3.2, class_="point", style=style))
     return _svg(shapes, WIDTH, 340, f"{y_label} against {x_label}")
+
+
+def reliability_chart(before: Reliability, after: Reliability | None) -> Html:
+    """Draw accuracy over confidence, before and after a temperature; the size of a point grows with its count."""
+    unit = np.array([0.0, 100.0])
+    scale = _Scale(unit, unit, height=340)
+    shapes = [*scale.frame("confidence, %", "right, %")]
+    ends = {"x1": scale.x(0), "y1": scale.y(0), "x2": scale.x(100), "y2": scale.y(100)}
+    shapes.append(el("line", **{k: f"{v:.1f}" for k, v in ends.items()}, class_="reference"))
+    named = (("as they are", before, 0), ("with a temperature", after, 1))
+    for name, found, which in named:
+        if found is None:
+            continue
+        known = np.flatnonzero(found.count)
+        places = [(scale.x(100 * found.confidence[i]), scale.y(100 * found.accuracy[i])) for i in known]
+        points = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
+        shapes.append(el("polyline", points=points, class_="line", style=f"stroke:{colour(which)}"))
+        for i, (x, y) in zip(known, places, strict=True):
+            said = f"{name}: {found.count[i]} at {found.confidence[i]:.0%}, {found.accuracy[i]:.0%} right"
+            size = 2.5 + 5 * math.sqrt(found.count[i] / found.count.sum())
+            dot = {"cx": f"{x:.1f}", "cy": f"{y:.1f}", "r": f"{size:.1f}"}
+            shapes.append(el("circle", el("title", said), **dot, style=f"fill:{colour(which)}"))
+    drawn = _svg(shapes, WIDTH, 340, "share of right predictions over confidence")
+    return Html(drawn + legend([name for name, found, _ in named if found is not None]))
 
 
 def interval_chart(rows: Sequence[Estimate], reference: float | None, label: str) -> Html:

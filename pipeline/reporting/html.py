@@ -15,7 +15,7 @@ class Html(str):
 Content = str | Iterable["Content"] | None
 """Text (escaped unless it is `Html`), a sequence of such, or nothing."""
 
-VOID = frozenset({"meta", "line", "circle", "rect", "polyline", "path", "br", "col"})
+VOID = frozenset({"meta", "line", "circle", "rect", "polyline", "path", "br", "col", "img"})
 
 
 def render(content: Content) -> Html:

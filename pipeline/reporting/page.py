@@ -21,6 +21,8 @@ from .html import Content, Html, el, table
 from .run import run_section
 from .style import CSS
 
+POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+"""What a browser lets the page do: nothing but show what is in it."""
 ANY_FOLDER = "folder"
 """Name that all corpora share which are a folder with a manifest."""
 FEW_MODELS = 4
@@ -60,7 +62,11 @@ def build_page(views: Sequence[RunView]) -> str:
     body.append(el("footer", f"Written by mer {program_version()}. The page is complete in itself and loads nothing."))
     head = [
         el("meta", charset="utf-8"),
-        el("meta", http_equiv="Content-Security-Policy", content="default-src 'none'; style-src 'unsafe-inline'"),
+        el(
+            "meta",
+            http_equiv="Content-Security-Policy",
+            content="default-src 'none'; img-src data:; style-src 'unsafe-inline'",
+        ),
         el("meta", name="viewport", content="width=device-width, initial-scale=1"),
         el("title", f"{title} · mer report"),
         el("style", Html(CSS)),

@@ -13,8 +13,10 @@ import numpy as np
 from mer.cache import FeatureSpec
 
 from ..scores.metrics import PLAIN_NUMBERS, TITLES
-from .charts import Series, bar, confusion_table, legend, line_chart, scatter_chart
+from .charts import COLOURS, Series, bar, confusion_table, legend, line_chart, scatter_chart
 from .data import Judged, RunView
+from .explain import explain_blocks, speaker_colours, unchecked
+from .face_crops import faces_of
 from .html import Content, Html, el, table
 
 ERRORS_SHOWN = 12
@@ -25,19 +27,21 @@ MOST_FOLDS = 5
 def run_section(view: RunView, alone: bool) -> Html:
     """Everything about one run; `alone` gives each part its heading, otherwise the run's name heads them all."""
     curves = [el("div", chart, class_="card") for what in ("val", "loss") if (chart := _curves(view, what))]
-    blocks = [
+    blocks: list[tuple[str, Content]] = [
         ("Classes", _classes(view) if view.run.kind != "real" else None),
         (
             "Training",
             el("div", curves, class_="grid") if curves else None,
         ),
         ("Predictions", _predictions(view)),
+        *explain_blocks(view),
         ("Where it comes from", _provenance(view)),
+        ("Not checked", el("div", el("ul", [el("li", one) for one in unchecked(view)]), class_="card")),
     ]
     parts: list[Content] = [] if alone else [el("h2", view.name)]
     for title, block in blocks:
         if block is not None:
-            parts += [el("h2", title), block] if alone else [block]
+            parts += [el("h2", title), block] if alone else [el("h3", title, class_="part"), block]
     return el("section", parts)
 
 
@@ -110,6 +114,13 @@ def _predictions(view: RunView) -> Html | None:
         parts.append(
             el("div", el("h3", "Map"), chart, legend(view.run.classes), el("p", note, class_="soft"), class_="card")
         )
+        by_speaker, speakers = speaker_colours(view, [one.key for one in judged], COLOURS - 1)
+        if speakers:
+            same = scatter_chart(points, by_speaker, wrong, [_title(view, one) for one in judged], "first", "second")
+            told = "The same map by speaker: where speakers form islands, the vectors tell who speaks."
+            parts.append(
+                el("div", el("h3", "Speakers"), same, legend(speakers), el("p", told, class_="soft"), class_="card")
+            )
     errors = view.worst(ERRORS_SHOWN)
     if errors:
         parts.append(el("div", _errors(view, errors), class_="card"))
@@ -119,11 +130,14 @@ def _predictions(view: RunView) -> Html | None:
 def _errors(view: RunView, errors: Sequence[Judged]) -> Html:
     number = view.run.kind == "real"
     rows: list[list[Content]] = []
+    faces = faces_of(view.run, [one.key for one in errors])
     for one in errors:
         spoken = view.spoken.get(one.key)
         said = "" if spoken is None else (spoken.text if spoken.text is not None else "(no transcript)")
         first: Content = (
-            [el("span", one.key, class_="mono"), el("br"), said] if said else el("span", one.key, class_="mono")
+            [faces.get(one.key), el("span", one.key, class_="mono"), el("br"), said]
+            if said or one.key in faces
+            else el("span", one.key, class_="mono")
         )
         if number:
             rows.append([first, f"{float(one.label):.2f}", el("span", f"{float(one.output[0]):.2f}", class_="wrong")])

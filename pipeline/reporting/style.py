@@ -23,6 +23,7 @@ h1 { font-size: 28px; line-height: 1.2; margin: 0 0 6px; letter-spacing: -.01em;
 h2 { font-size: 20px; margin: 44px 0 12px; overflow-wrap: anywhere }
 h3 { font-size: 15px; margin: 0 0 10px }
 p { margin: 0 0 10px } p.soft, small, .soft { color: var(--soft) } p.soft { font-size: 13px; margin: 8px 0 0 }
+h3.part { font-size: 17px; margin: 26px 0 10px }
 h3 small { font-weight: 400; margin-left: 6px }
 .tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(170px, 1fr)); gap: 12px; margin: 20px 0 }
 .tile, .card { background: var(--card); border: 1px solid var(--line); border-radius: 10px; padding: 16px 18px }
@@ -59,6 +60,7 @@ td b.best { color: var(--accent) }
 .bar i { display: block; height: 100% } .bar .value { min-width: 38px; text-align: right }
 .legend { font-size: 13px; margin: 8px 0 0 } .legend span { margin-right: 14px; white-space: nowrap }
 .legend i { display: inline-block; width: 10px; height: 10px; border-radius: 50%; margin-right: 6px }
+img.face { float: left; margin: 0 10px 4px 0; border-radius: 6px }
 .wrong { color: var(--bad) } figure { margin: 0 }
 .mono { font: 12.5px/1.5 ui-monospace, Menlo, Consolas, monospace }
 svg { display: block; width: 100%; height: auto } svg.broad { min-width: 640px }

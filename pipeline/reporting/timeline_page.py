@@ -6,10 +6,10 @@ import base64
 import hashlib
 import os
 import urllib.parse
-from importlib.metadata import version
 from pathlib import Path
 
 from mer.cache import atomic_write
+from mer.cache.release import program_version
 
 from ..results.timeline import NOBODY, Timeline, stretches
 from .charts import legend
@@ -101,7 +101,7 @@ def build_timeline_page(timeline: Timeline, link: str) -> str:
         ),
         el("h2", "Answers"),
         el("div", _answers(timeline, link), class_="card"),
-        el("footer", f"Written by mer {version('mer')}. The page loads nothing but the video beside it."),
+        el("footer", f"Written by mer {program_version()}. The page loads nothing but the video beside it."),
     )  # fmt: skip
     head = [
         el("meta", charset="utf-8"),

@@ -35,7 +35,7 @@ class Trained:
             face_detector="cascade",
             corpus_options={"clips": 16},
         )
-        extract(options, Execution(device="cpu", decode_threads=2))
+        extract(options, Execution(device="cpu", decode_threads=2, keep_faces=True))
         self.store = FeatureStore.open(folder / "demo.h5")
         self.folder = folder
         self.run = self.train("plain")

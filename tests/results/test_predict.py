@@ -16,6 +16,7 @@ from results.conftest import Trained
 from mer.cache import MerError, SpecMismatchError
 from mer.pipeline.cli import main
 from mer.pipeline.extraction.restore import restore_encoder, restore_finder
+from mer.pipeline.reporting.face_crops import faces_of
 from mer.pipeline.results.predict import Answer, Asked, predict_clips
 from mer.pipeline.results.shared_runs import open_run, push_run
 from mer.pipeline.training.run_folder import Run
@@ -235,3 +236,12 @@ def test_a_run_that_was_handed_on_predicts_equal_numbers(
     own, other = (predict_clips(run, asked, device="cpu") for run in (trained.run, fetched))
     for one, two in zip(own, other, strict=True):
         assert np.array_equal(one.output, two.output)
+
+
+def test_a_report_shows_the_faces_that_were_kept(trained: Trained, tmp_path: Path) -> None:
+    face = next(name for name in trained.store.sets if name.startswith("face"))
+    keys = [str(trained.store.utterances.keys[row]) for row in np.flatnonzero(trained.store.sets[face].ok)[:2]]
+    found = faces_of(trained.run, keys)
+    assert list(found) == keys
+    assert all(picture.startswith('<img src="data:image/jpeg;base64,') for picture in found.values())
+    assert faces_of(trained.run, ["no such utterance"]) == {}
