@@ -118,6 +118,23 @@ def reliability_chart(before: Reliability, after: Reliability | None) -> Html:
     return Html(drawn + legend([name for name, found, _ in named if found is not None]))
 
 
+def histogram_chart(values: Floats, x_label: str, bins: int = 30) -> Html:
+    """Draw how often numbers occur; the last bar holds everything beyond the 99th percentile."""
+    top = float(np.percentile(values, 99))
+    low = float(values.min())
+    edges = np.linspace(low, max(top, low + 1e-6), bins + 1)
+    counts = np.histogram(np.minimum(values, edges[-1]), edges)[0]
+    scale = _Scale(edges, np.concatenate([[0.0], counts]))
+    shapes = [*scale.frame(x_label, "utterances")]
+    floor = scale.y(0.0)
+    for count, left, right in zip(counts.tolist(), edges[:-1].tolist(), edges[1:].tolist(), strict=True):
+        said = f"{left:.1f} to {right:.1f}: {count}"
+        place = {"x": f"{scale.x(left):.1f}", "width": f"{max(scale.x(right) - scale.x(left) - 1, 0.5):.1f}"}
+        size = {"y": f"{scale.y(count):.1f}", "height": f"{floor - scale.y(count):.1f}"}
+        shapes.append(el("rect", el("title", said), **place, **size, style=f"fill:{colour(0)}"))
+    return _svg(shapes, WIDTH, HEIGHT, f"utterances by {x_label}")
+
+
 def interval_chart(rows: Sequence[Estimate], reference: float | None, label: str) -> Html:
     """Draw per row the single values as dots, their mean and its interval; `reference` is a dashed line."""
     left, step, width = 170, 34, 2 * WIDTH

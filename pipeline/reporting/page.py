@@ -57,21 +57,23 @@ def write_report(runs: Sequence[Path], out: Path) -> Path:
 def build_page(views: Sequence[RunView]) -> str:
     """Return the whole page as text."""
     title = views[0].name if len(views) == 1 else f"{len(views)} runs"
-    body = [_header(views, title), _results(views)]
+    body: list[Content] = [_header(views, title), _results(views)]
     body += [run_section(view, alone=len(views) == 1) for view in views]
-    body.append(el("footer", f"Written by mer {program_version()}. The page is complete in itself and loads nothing."))
+    return document(f"{title} · mer report", body)
+
+
+def document(title: str, body: Sequence[Content]) -> str:
+    """Text of a page that is complete in itself: the style within, a policy that lets it load nothing, a footer."""
+    footer = el("footer", f"Written by mer {program_version()}. The page is complete in itself and loads nothing.")
     head = [
         el("meta", charset="utf-8"),
-        el(
-            "meta",
-            http_equiv="Content-Security-Policy",
-            content="default-src 'none'; img-src data:; style-src 'unsafe-inline'",
-        ),
+        el("meta", http_equiv="Content-Security-Policy", content=POLICY),
         el("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        el("title", f"{title} · mer report"),
+        el("title", title),
         el("style", Html(CSS)),
     ]
-    return "<!doctype html>\n" + el("html", el("head", head), el("body", el("main", body)), lang="en") + "\n"
+    shown = el("html", el("head", head), el("body", el("main", [*body, footer])), lang="en")
+    return f"<!doctype html>\n{shown}\n"
 
 
 # --- the top of the page ------------------------------------------------------------------------------------------
