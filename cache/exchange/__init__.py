@@ -50,6 +50,7 @@ FORMATS: dict[str, Format] = {
     "lhotse": Format("lhotse", "lhotse manifests with numpy_hdf5", "read", ("mapping",), (), True),
     "parquet": Format("hub_parquet", "Parquet dataset for the Hub", "hub_read:read", (), (), True, sidecar=False),
     "webdataset": Format("webdataset", "WebDataset tar shards", "read", None, (), True, sidecar=False),
+    "mat": Format("mat", "one .mat file for MATLAB and Octave", "read", None, (), sidecar=False),
     "arrays": Format("tables", "pickle, npz, pt, safetensors, mat, Arrow, JSON lines", "read_arrays", ("mapping",)),
     "npz": Format("tables", "the same as arrays", "read_arrays", ("mapping",)),
     "csv": Format("tables", "table of one utterance per row, .csv or .arff", "read_csv", ("mapping",)),

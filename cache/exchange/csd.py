@@ -24,19 +24,8 @@ from .pack import Exported, Imported, LazySequences, Outgoing, PackSet, clean_ke
 from .roles import MOSEI_COLUMNS
 
 LABEL_ROOTS = re.compile("label|opinion segment", re.IGNORECASE)
-TEMPLATE: dict[str, object] = {
-    "computational sequence description": "Features written by mer",
-    "dimension names": [],
-    "computational sequence version": "1.0",
-    "alignment compatible": "",
-    "dataset version": "1.0",
-    "creator": "mer",
-    "contact": "",
-    "featureset bib citation": "",
-    "dataset bib citation": "",
-    "uuid": "",
-    "md5": None,
-}
+FUSED = "dimension namescomputational sequence version"
+"""The SDK's list of required names lacks a comma between two of them, so this is the name it looks for."""
 
 MARGIN_SECONDS = 1e-3
 """By which exported utterances reach beyond their last interval, so that its middle lies inside."""
@@ -206,7 +195,7 @@ def write(outgoing: Outgoing, target: Path) -> Exported:
             if sequence is not None:
                 entries[name] = (np.asarray(sequence.values, np.float32), _intervals(sequence.times))
                 lengths[row] = max(lengths[row], entries[name][1].max(initial=0))
-        _write_file(target / f"{_stem(made)}.csd", _stem(made), outgoing, entries)
+        _write_file(target / f"{_stem(made)}.csd", _stem(made), outgoing, entries, made)
     columns = [column.values.reshape(len(table), -1) for column in table.labels.values()]
     if columns:
         block = np.concatenate(columns, axis=1).astype(np.float32)
@@ -228,14 +217,38 @@ def _intervals(times: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
     return np.stack([centres - half, centres + half], axis=1)
 
 
-def _write_file(path: Path, root: str, outgoing: Outgoing, entries: Mapping[str, Any]) -> None:
+def _write_file(
+    path: Path, root: str, outgoing: Outgoing, entries: Mapping[str, Any], made: PackSet | None = None
+) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with h5py.File(path, "w", libver=("v110", "v110")) as file:
         data = file.create_group(f"{root}/data")
         for name, (values, intervals) in entries.items():
             data.create_dataset(f"{name}/features", data=values)
             data.create_dataset(f"{name}/intervals", data=intervals)
-        facts = {**TEMPLATE, "root name": root, "dataset name": str(outgoing.corpus.get("name", ""))}
-        for name, value in facts.items():
+        for name, value in _metadata(root, outgoing, made).items():
             text = file.create_dataset(f"{root}/metadata/{name}", (1,), dtype=h5py.string_dtype())
             text[0] = json.dumps(value)
+
+
+def _metadata(root: str, outgoing: Outgoing, made: PackSet | None) -> dict[str, object]:
+    """Every entry that the SDK asks for; texts where it knows nothing, for it joins them."""
+    labels = list(outgoing.utterances.labels)
+    corpus = outgoing.corpus
+    what = f"{made.modality} features {made.name}" if made else f"targets {', '.join(labels)}"
+    facts: dict[str, object] = {
+        "root name": root,
+        "computational sequence description": f"{what}, one sequence per utterance",
+        "dimension names": [f"{made.name}_{at}" for at in range(made.dim)] if made else labels,
+        "computational sequence version": "1.0",
+        "alignment compatible": "no",
+        "dataset name": str(corpus.get("name") or "unnamed"),
+        "dataset version": str(corpus.get("version") or "1.0"),
+        "creator": "mer",
+        "contact": str(outgoing.datasheet.get("contact") or corpus.get("url") or "none"),
+        "featureset bib citation": str(outgoing.datasheet.get("citation") or ""),
+        "dataset bib citation": str(corpus.get("citation") or ""),
+        "uuid": "",
+        "md5": None,
+    }
+    return {**facts, FUSED: [facts["dimension names"], facts["computational sequence version"]]}

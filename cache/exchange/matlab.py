@@ -39,22 +39,37 @@ def _version_5(path: Path) -> dict[str, Any]:
 
     _check_inflation(path)
     try:
-        content = loadmat(path, simplify_cells=True)
+        content = loadmat(path)
     except (MatReadError, ValueError, TypeError, OSError, KeyError, IndexError, NotImplementedError) as error:
         raise MerError(f"{path}: not a readable MATLAB file ({' '.join(str(error).split())[:120]})") from error
     except (RecursionError, MemoryError, OverflowError, EOFError, zlib.error) as error:
         raise MerError(f"{path}: not a readable MATLAB file ({type(error).__name__})") from error
-    return {name: _plain(value) for name, value in content.items() if not name.startswith("__")}
+    return {name: _column(_plain(value, path, 0)) for name, value in content.items() if not name.startswith("__")}
 
 
-def _plain(value: Any) -> Any:
-    """The value itself where it is numbers or text; objects of MATLAB's own are left out."""
+def _plain(value: Any, path: Path, level: int) -> Any:
+    """Numbers as the matrix they are, text as text, cells as lists, structs as dicts; MATLAB's own objects as None."""
+    if level > MOST_LEVELS:
+        raise MerError(f"{path}: nests cells deeper than {MOST_LEVELS} levels")
+    if not isinstance(value, np.ndarray) or type(value) is not np.ndarray:
+        return None
+    if value.dtype.names:
+        rows = [{name: _plain(one[name], path, level + 1) for name in value.dtype.names} for one in value.ravel()]
+        return rows[0] if len(rows) == 1 else rows
+    if value.dtype.kind == "O":
+        return [_plain(one, path, level + 1) for one in value.ravel(order="F")]
+    if value.dtype.kind == "U":
+        texts = [str(one).rstrip() for one in value.ravel()]
+        return texts[0] if len(texts) == 1 else texts or ""
+    return None if not value.size else value.item() if value.size == 1 else value
+
+
+def _column(value: Any) -> Any:
+    """A variable: MATLAB writes a column of N numbers as N × 1."""
     if isinstance(value, dict):
-        return {name: _plain(one) for name, one in value.items()}
-    if isinstance(value, np.ndarray) and value.dtype.kind == "O":
-        return [_plain(one) for one in value.ravel()]
-    if isinstance(value, np.ndarray) and value.dtype.kind == "U":
-        return [str(one).rstrip() for one in value.ravel()]
+        return {name: _column(one) for name, one in value.items()}
+    if isinstance(value, np.ndarray) and value.ndim == 2 and 1 in value.shape:
+        return value.ravel()
     return value
 
 

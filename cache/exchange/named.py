@@ -18,7 +18,7 @@ import numpy.typing as npt
 from ..errors import FormatError, MerError
 from .guess import HINTS
 from .json_lines import entry_of, read_json_lines
-from .pack import SPLITS, as_text
+from .pack import SPLITS, as_text, boxed
 
 Array = npt.NDArray[Any]
 MOST_NAMES = 2000
@@ -205,14 +205,6 @@ def column_of(rows: list[Any]) -> Array:
     if all(isinstance(row, (bool, int, float, np.number, np.bool_)) for row in rows):
         return np.array(rows, np.float64 if any(isinstance(row, (float, np.floating)) for row in rows) else None)
     return boxed([entry_of(row) for row in rows])
-
-
-def boxed(rows: Sequence[Any]) -> Array:
-    """Array of objects with one entry per row, whatever the rows are."""
-    made: Array = np.empty(len(rows), object)
-    for at, row in enumerate(rows):
-        made[at] = row
-    return made
 
 
 # ---------------------------------------------------------------------------------------------------- kinds of file

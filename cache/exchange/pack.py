@@ -157,6 +157,14 @@ def _without_padding(sequences: Sequence[FeatureSequence | None], at_start: bool
     return stepped(sequence.values[filled[0] :] if at_start else sequence.values[: filled[-1] + 1])
 
 
+def boxed(rows: Sequence[Any]) -> npt.NDArray[Any]:
+    """Array of objects with one entry per row, whatever the rows are."""
+    made: npt.NDArray[Any] = np.empty(len(rows), object)
+    for at, row in enumerate(rows):
+        made[at] = row
+    return made
+
+
 # ------------------------------------------------------------------------------------------------ keys and text
 
 

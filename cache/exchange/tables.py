@@ -33,7 +33,7 @@ from .pack import (
     stepped,
     unique_keys,
 )
-from .roles import MOSEI_COLUMNS, described, suggested
+from .roles import MOSEI_COLUMNS, described, is_texts, suggested
 
 TEXT_ROLES = {"transcript": "text", "speaker": "speaker", "dialogue": "dialogue", "session": "session"}
 NUMBER_ROLES = ("turn", "start_seconds", "end_seconds", "duration_seconds")
@@ -90,6 +90,8 @@ def _roles(mapping: Mapping[str, str], arrays: Mapping[str, Array] | Sequence[st
     """Every role with its array, given or found under its own name."""
     names = list(arrays)
     roles = {name: name for name in names if name in ROLES}
+    if isinstance(arrays, Mapping) and "text" in roles and is_texts(arrays["text"]):
+        roles["transcript"] = roles.pop("text")
     for name in ("label", "labels"):
         if name in names and name not in mapping.values():
             roles["label:label"] = name

@@ -91,7 +91,7 @@ def _show(found: Understood, source: str, out: Path | None, modality: str | None
 
 def export_features(
     pack: Annotated[str, typer.Argument(metavar="FILE", help="Cache or pack, or its URL.")],
-    form: Annotated[str, typer.Option("--format", help=f"{FORMATS} or webdataset.")],
+    form: Annotated[str, typer.Option("--format", help=f"{FORMATS}, webdataset or mat.")],
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DST", help="File or folder to write.")],
     sets: Annotated[
         list[str] | None, typer.Option("--set", help="Feature set. Repeatable. [default: the newest of every modality]")

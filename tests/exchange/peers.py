@@ -38,6 +38,21 @@ def mmsa(path: Path, mode: str, aligned: bool = False) -> dict:
     return loaded
 
 
+SDK_TEMPLATE = (
+    "root name",
+    "computational sequence description",
+    "dimension namescomputational sequence version",  # as its source has it, without the comma
+    "alignment compatible",
+    "dataset name",
+    "dataset version",
+    "creator",
+    "contact",
+    "featureset bib citation",
+    "dataset bib citation",
+)
+"""What mmsdk's `featuresetMetadataTemplate` holds (mmdatasdk/configurations/metadataconfigs.py)."""
+
+
 def csd(path: Path) -> tuple[dict, dict]:
     """CMU-MultimodalSDK: data and metadata of a computational sequence, with its validation."""
     with h5py.File(path, "r") as file:
@@ -48,6 +63,9 @@ def csd(path: Path) -> tuple[dict, dict]:
             for key, entry in file[root]["data"].items()
         }
     assert metadata["root name"] == root
+    missing = [name for name in SDK_TEMPLATE if name not in metadata]  # validate_metadata_format
+    assert not missing
+    metadata["featureset bib citation"] + metadata["dataset name"] + metadata["dataset bib citation"]  # bib_citations
     for features, intervals in data.values():
         assert intervals.ndim == 2
         assert features.ndim >= 2

@@ -5,6 +5,7 @@ import pickle
 import shutil
 import subprocess
 from pathlib import Path
+from urllib.parse import unquote
 
 import h5py
 import numpy as np
@@ -522,6 +523,25 @@ def test_lhotse_reader(tmp_path, source):
     assert supervision["text"] == "Nein – so?"
     assert supervision["custom"]["labels"] == {"emotion": "neutral", "valence": -1.25, "tags": "a"}
     assert any("1 utterances without steps" in line for line in told)
+
+
+def test_lhotse_itself_reads_it(tmp_path, source):
+    lhotse = pytest.importorskip("lhotse", reason="needs mer-toolkit[test-exchange]")
+    from lhotse.qa import validate_features
+
+    export_features("lhotse", source.path, tmp_path / "lh")
+    features = lhotse.FeatureSet.from_file(tmp_path / "lh" / "features-audio-enc-audio.jsonl.gz")
+    supervisions = lhotse.SupervisionSet.from_file(tmp_path / "lh" / "supervisions.jsonl.gz")
+    assert len(supervisions) == 8
+    by_id = {supervision.recording_id: supervision for supervision in supervisions}
+    assert by_id["dia0_utt0"].text == "Hello, you."
+    loaded = 0
+    for one in features.with_path_prefix(tmp_path / "lh"):
+        validate_features(one, read_data=True)
+        found = source.read(source.pick("audio"), unquote(one.recording_id))
+        np.testing.assert_array_equal(one.load(), found.values)
+        loaded += 1
+    assert loaded == 7
 
 
 def test_lhotse_without_sidecar(tmp_path, source):
