@@ -12,6 +12,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -40,6 +41,7 @@ COMMANDS: tuple[tuple[str, str, str], ...] = (
     ("diff", "diff:diff", "Sharing"),
     ("import", "exchange:import_features", "Sharing"),
     ("export", "exchange:export_features", "Sharing"),
+    ("doctor", "doctor:doctor", "This machine"),
     ("bench", "bench:bench", "This machine"),
 )
 
@@ -47,8 +49,8 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 """What a full disk and a used-up quota are called."""
 
 EPILOG = (
-    "A first run: `mer demo`. A corpus of yours: `mer extract --corpus meld --root DIR`, then "
-    "`mer train --features cache/meld.h5`. Exit codes: 0 done, 1 a failure told in one line, 2 wrong usage, "
+    "A first run: `mer demo`. Clips of yours: `mer extract --corpus ./my-clips`, then "
+    "`mer train -f cache/my-clips.h5`. Exit codes: 0 done, 1 a failure told in one line, 2 wrong usage, "
     "130 stopped by Ctrl-C."
 )
 
@@ -64,10 +66,10 @@ class InOrder(TyperGroup):
 app = typer.Typer(
     name="mer",
     cls=InOrder,
-    no_args_is_help=True,
+    no_args_is_help=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
-    add_completion=False,
+    add_completion=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
@@ -80,8 +82,9 @@ def _show_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback(epilog=EPILOG)
+@app.callback(epilog=EPILOG, invoke_without_command=True)
 def root(
+    context: typer.Context,
     _version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
     ] = False,
@@ -90,6 +93,36 @@ def root(
     ] = False,
 ) -> None:
     """Multimodal emotion recognition: encode a corpus once with frozen encoders, train small heads on the cache."""
+    if context.invoked_subcommand is None:
+        typer.echo("\n".join(where_one_stands(Path())))
+
+
+def where_one_stands(folder: Path) -> list[str]:
+    """Lines for `mer` alone: what lies in a folder, and the commands that come next."""
+    caches = sorted(folder.glob("cache/*.h5"), key=_age, reverse=True)
+    runs = sorted((path.parent for path in folder.glob("runs/*/run.json")), key=_age, reverse=True)
+    steps = [("mer demo", "the whole way in a minute, without data or downloads")]
+    steps += [
+        ("mer extract --corpus ./my-clips", "features of your own clips"),
+        ("mer corpora", "corpora known by name"),
+    ]
+    here = [f"here: {', '.join(map(str, (*caches[:3], *runs[:3])))}", ""] if caches or runs else []
+    if runs:
+        steps = [(f"mer report {runs[0]}", "a page of its results"), (f"mer predict {runs[0]} CLIP", "new clips")]
+    if caches:
+        fresh = (f"mer train -f {caches[0]}", "train a head on these features")
+        steps = [fresh, *steps] if runs else [fresh, (f"mer info {caches[0]}", "what is in them"), steps[1]]
+    width = max(len(command) for command, _ in steps)
+    begin = "next" if here else "begin with"
+    lines = [f"  {command:<{width}}  {what}" for command, what in steps]
+    return [*here, f"{begin}:", *lines, "", "all commands: mer --help; this machine: mer doctor"]
+
+
+def _age(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:  # removed meanwhile
+        return 0.0
 
 
 def _register() -> None:

@@ -173,3 +173,72 @@ def test_no_name_of_an_option_is_cut_at_80_columns(
     with pytest.raises(SystemExit):
         main([*page, "--help"])
     assert "…" not in capsys.readouterr().out
+
+
+def test_mer_alone_says_where_one_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    def told() -> list[str]:
+        with pytest.raises(SystemExit) as left:
+            main([])
+        assert left.value.code == 0
+        return capsys.readouterr().out.splitlines()
+
+    assert [line.split("  ")[1] for line in told() if line.startswith("  ")] == [
+        "mer demo",
+        "mer extract --corpus ./my-clips",
+        "mer corpora",
+    ]
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache/mine.h5").touch()
+    lines = told()
+    assert lines[0] == "here: cache/mine.h5"
+    assert lines[3].startswith("  mer train -f cache/mine.h5 ")
+    (tmp_path / "runs/mine-drkf").mkdir(parents=True)
+    (tmp_path / "runs/mine-drkf/run.json").touch()
+    assert any(line.startswith("  mer report runs/mine-drkf ") for line in told())
+
+
+def test_a_shell_is_told_how_a_word_goes_on() -> None:
+    asked = {"_MER_COMPLETE": "complete_bash", "COMP_WORDS": "mer ext", "COMP_CWORD": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", "from mer.pipeline.cli import main; main()"],
+        capture_output=True, text=True, check=False, env={**os.environ, **asked},
+    )  # fmt: skip
+    assert done.stdout.split() == ["extract"]
+
+
+def test_doctor_stays_offline_and_names_the_extras(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import json
+    import socket
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("the network was touched")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    with pytest.raises(SystemExit) as left:
+        main(["doctor", "--json"])
+    assert left.value.code == 0
+    found = {(one["group"], one["name"]): one for one in json.loads(capsys.readouterr().out)}
+    assert found["versions", "torch"]["good"]
+    assert found["media", "decoders"]["good"]
+    assert "file locks" in {name for group, name in found if group == "disk"}
+    assert {name for group, name in found if group == "extras"} == {
+        "opensmile", "pandas", "remote", "sweep", "tensorboard", "timeline", "zstd",
+    }  # fmt: skip
+    assert not any(group == "network" for group, _ in found)
+
+
+def test_doctor_asks_the_hub_only_when_told_to(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(SystemExit):
+        main(["doctor", "--online"])
+    out = " ".join(capsys.readouterr().out.split())
+    assert "http://127.0.0.1:9 does not answer within 2 s" in out
+    assert "needs attention:" in out

@@ -48,4 +48,7 @@ def demo(
     page = write_report([run], run / "report.html")
     for name, path in (("features", cache), ("run", run), ("report", page)):
         results.print(f"{name:<9} {path}", soft_wrap=True)
-    results.print("next      mer extract --corpus folder --root YOUR-CLIPS   (see mer extract --help)", soft_wrap=True)
+    results.print(f"look      open {page} in a browser; from Python: mer.open({str(cache)!r}).table()", soft_wrap=True)
+    results.print(
+        "next      mer extract --corpus ./YOUR-CLIPS --label-from folder   (or mer corpora get NAME)", soft_wrap=True
+    )

@@ -27,6 +27,8 @@ def encoders(
     wanted = [modality] if modality else list(MODALITIES)
     facts = [_facts(name, entry) for name, entry in ENCODERS.items() if entry.modality in wanted]
     facts += _plug_ins()
+    from rich.markup import escape
+
     presets = [
         {"name": name, "text": one.text, "audio": one.audio, "face": one.face, "note": one.note}
         for name, one in PRESETS.items()
@@ -38,7 +40,7 @@ def encoders(
         rows = table(f"{kind} encoders", "name", ">dim", "licence of the weights", "checkpoint", "libraries installed")
         for fact in facts:
             if fact["modality"] == kind:
-                rows.add_row(fact["name"], str(fact["dim"]), fact["license"], fact["checkpoint"], _state(fact))
+                rows.add_row(fact["name"], str(fact["dim"]), fact["license"], fact["checkpoint"], escape(_state(fact)))
         results.print(rows)
         results.print()
     rows = table("presets: mer extract --preset NAME", "name", "text", "audio", "face", "")

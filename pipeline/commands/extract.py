@@ -181,65 +181,53 @@ def extract(
     Run it again at any time: finished work is found and only what is missing or has changed (an encoder, a transcript,
     a file, added clips) is encoded. Ctrl-C or a crash loses at most the shards in flight.
     """
-    from mer.pipeline.extraction.corpus_root import named_corpus
-    from mer.pipeline.extraction.options import Execution, ExtractOptions
-    from mer.pipeline.extraction.presets import chosen_encoders, layers_by_modality, parse_corpus_options, preset_of
+    from mer.pipeline.extraction.presets import parse_corpus_options
     from mer.pipeline.extraction.run import extract as run
     from mer.pipeline.extraction.run import prepare
+    from mer.pipeline.library.extraction import options_of
     from mer.pipeline.terminal.console import set_up_logging
 
     set_up_logging()
-    asked = corpus
-    corpus, root = named_corpus(corpus, root)
-    if out is None and corpus != asked and root is not None:
-        out = Path("cache") / f"{root.resolve().name or 'folder'}.h5"
-    chosen = preset_of(preset, corpus, bool(text_encoder or audio_encoder or face_encoder))
-    corpus_options = parse_corpus_options(corpus_option or [])
-    if labels is not None:
-        corpus_options["labels"] = labels
-    if allow_count_mismatch:
-        corpus_options["allow_count_mismatch"] = True
-    corpus_options |= {
-        name: value
-        for name, value in (("label_from", label_from), ("column", tuple(column or ())), ("encoding", encoding))
-        if value
+    given = {
+        "preset": preset,
+        "text_encoder": text_encoder,
+        "audio_encoder": audio_encoder,
+        "face_encoder": face_encoder,
+        "layers": layers,
+        "dtype": dtype,
+        "precision": precision,
+        "face_fps": face_fps,
+        "face_policy": face_policy,
+        "face_detector": face_detector,
+        "channel": channel,
+        "max_audio_seconds": max_audio_seconds,
+        "labels": labels,
+        "label_from": label_from,
+        "column": column,
+        "encoding": encoding,
+        "allow_count_mismatch": allow_count_mismatch,
+        "split": split,
+        "limit": limit,
+        "transcribe": transcribe,
+        "trust_remote_code": trust_remote_code,
+        "out": out,
+        "device": device,
+        "workers": workers,
+        "scheduler": scheduler,
+        "decode_threads": decode_threads,
+        "budget": budget,
+        "keep_faces": keep_faces,
+        "retry_failed": retry_failed,
+        "max_failures": max_failures,
+        "corpus_options": parse_corpus_options(corpus_option or []),
     }
-    options = ExtractOptions(
-        corpus=corpus,
-        root=root,
-        out=out,
-        preset=chosen,
-        encoders=chosen_encoders(chosen, text=text_encoder, audio=audio_encoder, face=face_encoder),
-        layers=layers_by_modality(layers or []),
-        precision=precision,
-        dtype=dtype,
-        face_fps=face_fps,
-        face_policy=face_policy,
-        face_detector=face_detector,
-        channel=channel,
-        max_audio_seconds=max_audio_seconds,
-        split=split,
-        limit=limit,
-        retry_failed=retry_failed,
-        transcribe=transcribe,
-        trust_remote_code=trust_remote_code,
-        corpus_options=corpus_options,
-    )
-    execution = Execution(
-        device=device,
-        workers=workers,
-        scheduler=scheduler,
-        decode_threads=decode_threads,
-        budget=budget,
-        keep_faces=keep_faces,
-        max_failures=max_failures,
-    )
+    options, execution = options_of(corpus, root, given)
     if dry_run:
         _print_plan(prepare(options, execution, dry=True), options)
         return
     summary = run(options, execution)
     print_summary(summary)
-    _leave_if_failed(summary, max_failures)
+    summary.check(max_failures)
 
 
 def print_summary(summary: ExtractSummary) -> None:
@@ -306,13 +294,3 @@ def _print_plan(prepared: Prepared, options: ExtractOptions) -> None:
     if prepared.listing.untranscribed:
         results.print(f"{len(prepared.listing.untranscribed)} clips would be transcribed first")
     results.print(f"media to read: {sized(prepared.media_bytes())}")
-
-
-def _leave_if_failed(summary: ExtractSummary, max_failures: int | None) -> None:
-    from mer.cache import Fate, MerError
-
-    failed = summary.count(Fate.FAILED)
-    if summary.count(Fate.OK) == 0:
-        raise MerError(f"no utterance could be encoded; see {summary.failures}")
-    if max_failures is not None and failed > max_failures:
-        raise MerError(f"{failed} failures are more than --max-failures {max_failures}; see {summary.failures}")

@@ -87,8 +87,8 @@ def train(
     An interrupted run goes on when the same command is given again.
     """
     from mer.cache import MerError
+    from mer.pipeline.library.runs import train_with
     from mer.pipeline.terminal.console import results, set_up_logging, status
-    from mer.pipeline.training.settings import build_options
 
     set_up_logging()
     given: dict[str, Any] = {
@@ -101,19 +101,12 @@ def train(
     }  # fmt: skip
     if any("" in item.partition("=") for item in features_of or ()):
         raise MerError("--set-of wants MODALITY=NAME, e.g. --set-of audio=wav2vec2-base")
-    options = build_options({k: v for k, v in given.items() if v is not None}, config, settings or ())
-    if sweep is not None:
-        from mer.pipeline.training.sweep import run_sweep
-
-        summary = run_sweep(options, sweep, status, sys.argv)
-    else:
-        from mer.pipeline.training.run import train as train_runs
-
-        summary = train_runs(options, status, sys.argv)
+    known = {name: value for name, value in given.items() if value is not None}
+    trained = train_with(known, config, settings or (), sweep, status, sys.argv)
     if as_json:
-        typer.echo(json.dumps(summary.run.facts, ensure_ascii=False))
+        typer.echo(json.dumps(trained.run.facts, ensure_ascii=False))
         return
     from mer.pipeline.results.tables import print_run
 
-    print_run(summary.run, results)
-    results.print(f"run: {summary.path}", highlight=False, soft_wrap=True)
+    print_run(trained.run, results)
+    results.print(f"run: {trained.path}", highlight=False, soft_wrap=True)

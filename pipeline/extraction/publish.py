@@ -16,6 +16,7 @@ from mer.cache import (
     Catalogue,
     Fate,
     LabelColumn,
+    MerError,
     SetIndex,
     UtteranceTable,
     atomic_write,
@@ -57,6 +58,20 @@ class ExtractSummary:
     def count(self, fate: Fate) -> int:
         """Number of utterance-modality pairs with a fate."""
         return sum(int((index.fates == fate).sum()) for index in self.made.values())
+
+    def check(self, max_failures: int | None = None) -> None:
+        """Raise if nothing could be encoded, or more utterances failed than are tolerated.
+
+        Raises
+        ------
+        MerError
+            The message names the list of failures.
+        """
+        failed = self.count(Fate.FAILED)
+        if self.count(Fate.OK) == 0:
+            raise MerError(f"no utterance could be encoded; see {self.failures}")
+        if max_failures is not None and failed > max_failures:
+            raise MerError(f"{failed} failures are more than --max-failures {max_failures}; see {self.failures}")
 
 
 def publish(

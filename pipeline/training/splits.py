@@ -259,12 +259,14 @@ def _with_validation(fold: Fold, request: SplitRequest) -> tuple[Fold, list[str]
 
     parts = round(1 / request.val_fraction)
     groups, notes = _validation_groups(fold, request, min(parts, 3))
-    number = len(np.unique(groups))
+    classes = strata(request.label, fold.train)
+    # In a handful of clips no class has one for each part.
+    number = min(len(np.unique(groups)), int(np.unique(classes, return_counts=True)[1].max(initial=0)))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # classes rarer than the number of parts are fine here
         try:
             splitter = StratifiedGroupKFold(min(parts, number), shuffle=True, random_state=request.seed)
-            keep, held = next(splitter.split(fold.train, strata(request.label, fold.train), groups))
+            keep, held = next(splitter.split(fold.train, classes, groups))
         except ValueError as error:
             raise MerError(
                 f"fold {fold.name}: {len(fold.train)} training utterances are too few to hold out a validation part; "
