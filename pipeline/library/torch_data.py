@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,10 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from mer.cache import LabelColumn
-
-if TYPE_CHECKING:
-    from .store import Store
+from mer.cache import FeatureStore, LabelColumn
 
 Item = dict[str, Any]
 
@@ -26,7 +23,9 @@ class UtteranceDataset(Dataset[Item]):
     with its valid steps; T is 0 where the utterance has no such features.
     """
 
-    def __init__(self, store: Store, names: Mapping[str, str], label: LabelColumn, rows: npt.NDArray[np.int64]) -> None:
+    def __init__(
+        self, store: FeatureStore, names: Mapping[str, str], label: LabelColumn, rows: npt.NDArray[np.int64]
+    ) -> None:
         self.store = store
         self.names = dict(names)
         """Name in an item to the feature set."""
