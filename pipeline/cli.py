@@ -33,6 +33,7 @@ COMMANDS: tuple[tuple[str, str, str], ...] = (
     ("train", "train:train", "Heads"),
     ("evaluate", "evaluate:evaluate", "Heads"),
     ("compare", "compare:compare", "Heads"),
+    ("leaderboard", "leaderboard:leaderboard", "Heads"),
     ("report", "report:report", "Heads"),
     ("predict", "predict:predict", "Heads"),
     ("pack", "pack:pack", "Sharing"),

@@ -49,9 +49,12 @@ def el(tag: str, *content: Content, **attributes: object) -> Html:
 
 
 def table(head: Iterable[Content], rows: Iterable[Iterable[Content]], class_: str = "", numbers: bool = True) -> Html:
-    """Make a table; with `numbers`, every column but the first is right-aligned. A cell may be a `td` of its own."""
+    """Make a table; with `numbers`, every column but the first is right-aligned. A cell may be one made already."""
     kind = " ".join(filter(None, (class_, "numbers" if numbers else "")))
-    body = [el("tr", [cell if _is_cell(cell) else el("td", cell) for cell in row]) for row in rows]
+    body = [
+        el("tr", [cell if _is_cell(cell) else _cell(cell, place == 0) for place, cell in enumerate(row)])
+        for row in rows
+    ]
     return el(
         "div",
         el(
@@ -62,6 +65,11 @@ def table(head: Iterable[Content], rows: Iterable[Iterable[Content]], class_: st
         ),
         class_="scroll",
     )
+
+
+def _cell(content: Content, names_row: bool) -> Html:
+    """A cell; the first one of a row is what a screen reader says before the others."""
+    return el("th", content, scope="row", class_="row") if names_row else el("td", content)
 
 
 def _is_cell(cell: Content) -> bool:

@@ -57,7 +57,7 @@ def write_report(runs: Sequence[Path], out: Path) -> Path:
 def build_page(views: Sequence[RunView]) -> str:
     """Return the whole page as text."""
     title = views[0].name if len(views) == 1 else f"{len(views)} runs"
-    body: list[Content] = [_header(views, title), _results(views)]
+    body: list[Content] = [_header(views, title), results_section(views)]
     body += [run_section(view, alone=len(views) == 1) for view in views]
     return document(f"{title} · mer report", body)
 
@@ -84,12 +84,18 @@ def _header(views: Sequence[RunView], title: str) -> Html:
     said += [f"target {target}" for target in _unique(str(view.facts["target"]) for view in views)]
     said += [f"{name} protocol" for name in _unique(view.facts["protocol"]["name"] for view in views)]
     parts: list[Content] = [el("h1", title), el("p", " · ".join(said), class_="soft")]
-    parts += [el("p", note, class_="note") for note in _notes(views)]
-    if any(view.part == "val" for view in views):
-        parts.append(el("p", "These are validation figures: the test rows were left alone.", class_="note"))
+    parts += header_notes(views)
     if len(views) == 1:
         parts.append(_tiles(views[0]))
     return el("header", parts)
+
+
+def header_notes(views: Sequence[RunView]) -> list[Html]:
+    """What a reader has to know before the figures."""
+    said = _notes(views)
+    if any(view.part == "val" for view in views):
+        said.append("These are validation figures: the test rows were left alone.")
+    return [el("p", note, class_="note") for note in said]
 
 
 def _corpus(view: RunView) -> str:
@@ -148,7 +154,8 @@ def _tiles(view: RunView) -> Html:
     return el("div", [el("div", el("b", big), el("span", said), class_="tile") for big, said in tiles], class_="tiles")
 
 
-def _results(views: Sequence[RunView]) -> Html:
+def results_section(views: Sequence[RunView]) -> Html:
+    """Scores of all runs side by side, and their intervals."""
     each = [view.figures() for view in views]
     metrics = _unique(name for figures in each for name in figures)
     rows: list[list[Content]] = []

@@ -40,6 +40,8 @@ th { text-align: left; font-weight: 600; color: var(--soft); font-size: 13px }
 th, td { padding: 6px 10px 6px 0; border-bottom: 1px solid var(--line); vertical-align: top }
 tbody tr:last-child > * { border-bottom: 0 }
 th[scope=row] { white-space: nowrap; padding-right: 22px }
+th.row { font-weight: 400; color: var(--ink); font-size: 14px; white-space: normal; padding-right: 10px;
+  overflow-wrap: break-word }
 td { font-variant-numeric: tabular-nums; overflow-wrap: break-word }
 table.numbers :is(th, td):first-child { min-width: 9em }
 table.numbers th { vertical-align: bottom }
