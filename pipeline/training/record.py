@@ -50,11 +50,12 @@ def open_run(prepared: Prepared, command: Sequence[str]) -> Run:
             break
         found = Run.open(path, unfinished=True)
         done = found.facts["status"] == "done"
-        if found.facts["identity"] == identity and (not done or prepared.options.reuse):
+        same = found.facts["identity"] == identity and found.facts["head_config"] == facts["head_config"]
+        if same and (not done or prepared.options.reuse):
             logger.info("%s %s", "taking the finished run" if done else "going on with the unfinished run", path)
             return found
         if prepared.options.out is not None:
-            what = f"{'a finished' if done else 'an unfinished'} run{_difference(found.facts['identity'], identity)}"
+            what = f"{'a finished' if done else 'an unfinished'} run{_difference(found.facts, facts)}"
             raise MerError(f"{path}: holds {what}; choose another --out, or replace it with --overwrite")
     run = Run(path, facts)
     run.write()
@@ -64,9 +65,9 @@ def open_run(prepared: Prepared, command: Sequence[str]) -> Run:
 
 def _difference(one: dict[str, Any], other: dict[str, Any]) -> str:
     """Say in what two runs are not the same; empty where they are."""
-    if one == other:
-        return ""
-    if one["options"] != other["options"]:
+    if one["identity"] == other["identity"]:
+        return "" if one["head_config"] == other["head_config"] else " begun with other defaults of its head"
+    if one["identity"]["options"] != other["identity"]["options"]:
         return " with other options"
     return " on other data (labels, features or splits have changed since)"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import zipfile
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from mer.cache import DamagedError, FeatureSpec, FormatError, MerError, atomic_write
 from mer.stages.heads.base import HeadInputs, ModalityShape
+from mer.stages.registry import find
 
 from ..scores.metrics import metric_names
 from .model import Blueprint, Model
@@ -190,11 +192,11 @@ class Run:
         return self.blueprint().build(0).head.pooling
 
     def blueprint(self) -> Blueprint:
-        """How this run's models are built."""
+        """How this run's models are built: with every setting as recorded, whatever the defaults are by now."""
         facts = self.facts
         return Blueprint(
             facts["head"],
-            facts["head_settings"],
+            recorded_settings(find("head", facts["head"]).Config, facts),
             facts["context"],
             facts["context_settings"],
             head_inputs(self.specs, self.kind, self.classes),
@@ -245,6 +247,17 @@ class Run:
         """Losses and validation scores of one member per epoch; an undefined score is NaN."""
         entries = self._json(f"history/{name}.json")
         return [{key: math.nan if value is None else value for key, value in entry.items()} for entry in entries]
+
+
+def recorded_settings(config: type[Any], facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of a run's head: the given ones, and the plain ones of its record that are still known.
+
+    A config's `earlier`, if it has one, says what a setting was before records had it.
+    """
+    known = {field.name for field in dataclasses.fields(config)}
+    recorded = {**getattr(config, "earlier", {}), **facts.get("head_config", {})}
+    plain = {name: value for name, value in recorded.items() if isinstance(value, bool | int | float | str)}
+    return {name: value for name, value in plain.items() if name in known} | dict(facts["head_settings"])
 
 
 def head_inputs(specs: Mapping[str, FeatureSpec], kind: str, classes: Sequence[str]) -> HeadInputs:

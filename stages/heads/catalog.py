@@ -164,9 +164,13 @@ def settings(config: type[Any]) -> list[Setting]:
     meanings: dict[str, str] = {}
     for base in reversed(config.__mro__[:-1]):
         meanings.update(_field_docs(base))
+    made = config()
     return [
         Setting(
-            field.name, getattr(field.type, "__name__", str(field.type)), field.default, meanings.get(field.name, "")
+            field.name,
+            getattr(field.type, "__name__", str(field.type)),
+            getattr(made, field.name),
+            meanings.get(field.name, ""),
         )
         for field in fields(config)
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 from mer.cache import MerError
 
@@ -79,49 +80,79 @@ class SequenceConfig:
         return {"audio": self.audio_stride, "face": self.face_stride}
 
 
+AS_RELEASED: dict[str, float] = {
+    "adapter_layers": 0, "fusion_layers": 2, "dropout": 0.1,
+    "ed": 0.2, "intra": 0.2, "cross": 0.2, "mse": 0.2, "kl": 1.0, "unimodal": 0.2,
+}  # fmt: skip
+"""What `drkf` takes for a setting that is not given, with `fusion=steps` and with `variant=faithful`."""
+OVER_VECTORS: dict[str, float] = {
+    "adapter_layers": 1, "fusion_layers": 1, "dropout": 0.2,
+    "ed": 1.0, "intra": 0.0, "cross": 0.0, "mse": 0.0, "kl": 0.0, "unimodal": 0.0,
+}  # fmt: skip
+"""What it takes with `fusion=vectors`: terms that showed no effect are off."""
+
+
 @dataclass(frozen=True)
 class DrkfConfig(SequenceConfig):
-    """Settings of `drkf`."""
+    """Settings of `drkf`. Several defaults depend on `fusion`; what is listed goes with `vectors`."""
+
+    earlier: ClassVar[dict[str, Any]] = {"fusion": "steps"}
+    """Values of the settings that a run's record may not have yet."""
 
     variant: str = "corrected"
-    """`corrected`, or `faithful` to the released training script."""
-    adapter_layers: int = 0
-    """Transformer layers in each modality's adapter, after its projection."""
-    fusion_layers: int = 2
-    """Layers of the fusion encoder (released: 6)."""
+    """`corrected`, or `faithful` to the released training script (then `fusion=steps`)."""
+    fusion: str = "vectors"
+    """What the fusion encoder attends over: one vector per modality (`vectors`), or all `steps` as released."""
+    dropout: float = None  # type: ignore[assignment]
+    """Dropout inside the head (steps: 0.1)."""
+    fusion_dropout: float = 0.3
+    """Dropout on the fused vector (vectors)."""
+    adapter_layers: int = None  # type: ignore[assignment]
+    """Transformer layers in each modality's adapter, after its projection (steps: 0)."""
+    fusion_layers: int = None  # type: ignore[assignment]
+    """Layers of the fusion encoder (steps: 2; released: 6)."""
     heads: int = 4
     """Attention heads (released: 8)."""
     expand: int = 2
     """Feed-forward width over `dim` (released: 4)."""
     readout: str = "cls"
-    """What the fusion encoder hands on: the state at `cls` as released, or the `mean` of its states (corrected)."""
+    """With `steps`, what the fusion encoder hands on: the state at `cls` as released, or the `mean` (corrected)."""
     blocks: int = 5
     """Steps of the residual augmentation cascade."""
-    ed: float = 0.2
-    """Weight of emotion discrimination; 0 switches it off."""
+    ed: float = None  # type: ignore[assignment]
+    """Weight of emotion discrimination; 0 switches it off (steps: 0.2)."""
+    ed_size: int = 32
+    """Numbers of an emotion vector, which emotion discrimination compares (vectors)."""
     ed_rounds: int = 1
-    """Shuffled sequences per utterance and step, half with matching and half with other emotions (corrected)."""
+    """Shuffled sequences per utterance and step, half with matching and half with other emotions (steps)."""
     ed_limit: int = 256
     """Cap on the shuffled sequences of a step where all pairs of the batch are used (faithful)."""
-    intra: float = 0.2
-    """Weight of NT-Xent between a modality's raw and augmented view, per modality."""
-    cross: float = 0.2
-    """Weight of InfoNCE between modalities, averaged over pairs."""
-    mse: float = 0.2
-    """Weight of the augmentation's reconstruction error, per modality."""
-    kl: float = 1.0
-    """Weight of the divergence between the raw and the augmented view's prediction, per modality."""
+    intra: float = None  # type: ignore[assignment]
+    """Weight of NT-Xent between a modality's raw and augmented view, per modality (steps: 0.2)."""
+    cross: float = None  # type: ignore[assignment]
+    """Weight of InfoNCE between modalities, averaged over pairs (steps: 0.2)."""
+    mse: float = None  # type: ignore[assignment]
+    """Weight of the augmentation's reconstruction error, per modality (steps: 0.2)."""
+    kl: float = None  # type: ignore[assignment]
+    """Weight of the divergence between the raw and the augmented view's prediction, per modality (steps: 1)."""
     kl_target: str = "raw"
     """What the augmented view's prediction is pulled to: `raw` (stopped gradient) or `label` (corrected)."""
-    unimodal: float = 0.2
-    """Weight of the unimodal classifiers' own loss on the raw view, per modality (corrected)."""
+    unimodal: float = None  # type: ignore[assignment]
+    """Weight of the unimodal classifiers' own loss on the raw view, per modality (corrected; steps: 0.2)."""
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         one_of("variant", self.variant, ("corrected", "faithful"))
+        one_of("fusion", self.fusion, ("vectors", "steps"))
+        if self.variant == "faithful":
+            object.__setattr__(self, "fusion", "steps")
+        for name, value in (AS_RELEASED if self.fusion == "steps" else OVER_VECTORS).items():
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, value)
+        super().__post_init__()
         one_of("readout", self.readout, ("cls", "mean"))
         one_of("kl_target", self.kl_target, ("raw", "label"))
-        positive(self, "fusion_layers", "expand", "blocks", "ed_rounds", "ed_limit")
+        fractions(self, "fusion_dropout")
+        positive(self, "fusion_layers", "expand", "blocks", "ed_size", "ed_rounds", "ed_limit")
         not_negative(self, "adapter_layers", "ed", "intra", "cross", "mse", "kl", "unimodal")
         divides(self.heads, self.dim)
 

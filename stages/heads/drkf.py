@@ -1,7 +1,8 @@
 """DRKF: decoupled representations with knowledge fusion (arXiv 2508.01644), on cached features.
 
 Rests on the released training script and the framework figure; the paper's body was not available. `docs/heads.md` says
-which term is whose. Trainable adapters stand in for the encoders the authors fine-tune.
+which term is whose. Trainable adapters stand in for the encoders the authors fine-tune. With `fusion=steps` the head
+attends over all steps as released; by default it attends over one vector per modality, weighed by their agreement.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from . import losses
+from .agreement import Agreement
 from .base import Batch, Fused, Head, HeadInputs
 from .configs import DrkfConfig
 from .inputs import ModalityEncoders
@@ -114,6 +116,31 @@ class FusionEncoder(nn.Module):
         return self.transformer(sequence, None, readout=1).squeeze(-2)  # type: ignore[no-any-return]
 
 
+class VectorFusion(nn.Module):
+    """Self-attention over one vector per modality, whose states are weighed, put side by side and mapped to one vector.
+
+    Ours: the released encoder reads all steps (`FusionEncoder`).
+    """
+
+    def __init__(self, count: int, config: DrkfConfig) -> None:
+        super().__init__()
+        dim = config.dim
+        self.transformer = None
+        if count > 1:  # one vector has nothing to attend to
+            self.kind = nn.Parameter(0.1 * torch.randn(count, dim))
+            self.transformer = Transformer(
+                config.fusion_layers, dim, config.heads, expand=config.expand, dropout=config.dropout
+            )
+        self.reduce = nn.Sequential(nn.Linear(count * dim, dim), nn.GELU(), nn.Dropout(config.fusion_dropout))
+
+    def forward(self, vectors: Tensor, weights: Tensor, present: Tensor) -> Tensor:
+        """Fuse vectors (B, M, dim) under weights and presence (B, M) into (B, dim)."""
+        states = vectors
+        if self.transformer is not None:
+            states = self.transformer(vectors + self.kind, present) * weights.unsqueeze(-1)
+        return self.reduce(torch.where(present.unsqueeze(-1), states, 0).flatten(-2))  # type: ignore[no-any-return]
+
+
 class DrkfHead(Head):
     """DRKF with `variant="corrected"` (default) or `"faithful"`; one, two or three modalities."""
 
@@ -124,28 +151,48 @@ class DrkfHead(Head):
         super().__init__(inputs, config)
         dim, names = config.dim, list(inputs.modalities)
         self.faithful = config.variant == "faithful"
+        self.over_steps = config.fusion == "steps"
         self.width = dim
         order = sorted(range(len(names)), key=lambda i: self.faithful and names[i] != "audio")  # released: sound first
         self.pairs = list(combinations(order, 2))
         entry = replace(config, modality_dropout=0.0) if self.faithful else config
         self.encoders = ModalityEncoders(inputs, entry, layers=config.adapter_layers, heads=config.heads)
+        if not self.over_steps:
+            self.fusion_of_vectors = VectorFusion(len(names), config)
+            self.classifier = nn.Linear(dim, inputs.outputs)
+            if self.pairs:
+                self.agreement = Agreement(names, dim, config.ed_size, config.dropout)
+            self._representation_parts(names)
+            return
         self.fusion = FusionEncoder(order, config)
         self.classifier = nn.Linear(dim, inputs.outputs)
-        self.augmenters = nn.ModuleDict({m: ResidualCascade(dim, config.blocks) for m in names})
-        self.projections = nn.ModuleDict(
-            {m: nn.Sequential(nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, dim)) for m in names}
-        )
-        self.unimodal = nn.ModuleDict({m: nn.Linear(dim, inputs.outputs) for m in names})
-        self.theta = nn.Parameter(torch.tensor(1.0))
+        self._representation_parts(names)
         if self.pairs:
             self.discriminator = nn.Linear(dim, 2 * len(self.pairs))
         if self.faithful and "text" in names:
             self.pooler = nn.Sequential(nn.Linear(dim, dim), nn.Tanh())
 
+    def _representation_parts(self, names: list[str]) -> None:
+        """What the terms on the representations need; over steps all of it, as runs of earlier versions have it."""
+        config, dim = self.config, self.config.dim
+        contrast, guess = bool(config.intra or config.cross), bool(config.kl or config.unimodal)
+        if self.over_steps or config.intra or config.mse or config.kl:
+            self.augmenters = nn.ModuleDict({m: ResidualCascade(dim, config.blocks) for m in names})
+        if self.over_steps or contrast or guess:
+            self.projections = nn.ModuleDict(
+                {m: nn.Sequential(nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, dim)) for m in names}
+            )
+        if self.over_steps or guess:
+            self.unimodal = nn.ModuleDict({m: nn.Linear(dim, self.inputs.outputs) for m in names})
+        if self.over_steps or contrast:
+            self.theta = nn.Parameter(torch.tensor(1.0))
+
     def fuse(self, batch: Batch) -> Fused:
-        """Fuse into (B, dim). In training the shuffled sequences of emotion discrimination ride along in one pass."""
+        """Fuse into (B, dim). Over steps, the shuffled sequences of emotion discrimination ride along in training."""
         steps, valid, present = self.encoders(batch)
         parts: dict[str, Any] = {"steps": steps, "valid": valid, "present": present}
+        if not self.over_steps:
+            return self._fuse_vectors(parts)
         if not (self.training and self.pairs and self.config.ed and batch.labels is not None):
             return Fused(self.fusion(steps, valid, present), parts)
         member = losses.membership(batch.labels, self.inputs.kind, len(self.inputs.classes), bins=5)
@@ -159,6 +206,16 @@ class DrkfHead(Head):
         parts |= {"member": member, "origins": origins, "shuffled": both[batch.size :]}
         return Fused(both[: batch.size], parts)
 
+    def _fuse_vectors(self, parts: dict[str, Any]) -> Fused:
+        present = parts["present"]
+        pairs = zip(parts["steps"], parts["valid"], strict=True)
+        vectors = torch.stack([masked_mean(x, mask) for x, mask in pairs], -2)
+        weights = present.to(vectors.dtype)
+        if self.pairs:
+            parts["emotions"] = self.agreement(vectors)
+            weights = self.agreement.weights(parts["emotions"], present)
+        return Fused(self.fusion_of_vectors(vectors, weights, present), parts)
+
     def classify(self, vector: Tensor) -> Tensor:
         """Emotion classification, (..., dim) to (..., outputs)."""
         return self.classifier(vector)  # type: ignore[no-any-return]
@@ -166,10 +223,16 @@ class DrkfHead(Head):
     def auxiliary(self, batch: Batch, fused: Fused, progress: float | Tensor) -> dict[str, Tensor]:
         """Terms of drkf.md section 4: `intra`, `cross`, `mse`, `kl`, `unimodal`, `ed`; of labelled rows."""
         config = self.config
-        views = self._views(fused)
         known = losses.row_weights(batch, self.inputs.kind)
         counted = fused.parts["present"].float() * known.unsqueeze(-1)
-        terms = self._contrast(views, counted)
+        terms: dict[str, Tensor] = {}
+        if "emotions" in fused.parts and config.ed and batch.labels is not None:
+            member = losses.membership(batch.labels, self.inputs.kind, len(self.inputs.classes), bins=5)
+            terms["ed"] = config.ed * self.agreement.loss(fused.parts["emotions"], member, counted)
+        if not self.over_steps and not any((config.intra, config.cross, config.mse, config.kl, config.unimodal)):
+            return terms
+        views = self._views(fused)
+        terms |= self._contrast(views, counted)
         if config.mse:
             terms["mse"] = config.mse * self._reconstruction(fused, known)
         if (config.kl or config.unimodal) and batch.labels is not None:
@@ -187,9 +250,9 @@ class DrkfHead(Head):
         """Per modality the raw and the augmented vector (B, dim); also leaves the augmented steps in `parts`."""
         views, augmented = {}, []
         for name, x, mask in zip(self.inputs.modalities, fused.parts["steps"], fused.parts["valid"], strict=True):
-            changed = self.augmenters[name](x)
+            changed = self.augmenters[name](x) if hasattr(self, "augmenters") else x
             augmented.append(changed)
-            project = self.projections[name]
+            project = self.projections[name] if hasattr(self, "projections") else nn.Identity()
             if self.faithful:  # unmasked means, text through a pooler on the first step, augmented view not projected
                 raw = self.pooler(x[:, 0]) if name == "text" else x.mean(-2)
                 views[name] = (project(raw), changed.mean(-2))
@@ -201,6 +264,8 @@ class DrkfHead(Head):
     def _contrast(self, views: dict[str, tuple[Tensor, Tensor]], counted: Tensor) -> dict[str, Tensor]:
         config = self.config
         terms: dict[str, Tensor] = {}
+        if not (config.intra or config.cross):
+            return terms
         temperature = self.theta.sigmoid()
         if config.intra:
             each = [losses.nt_xent(*pair, temperature, counted[:, i]) for i, pair in enumerate(views.values())]

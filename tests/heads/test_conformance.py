@@ -26,9 +26,21 @@ class TestDrkf(HeadTests):
     settings = SHALLOW
 
 
+class TestDrkfWithAllTerms(HeadTests):
+    head = DrkfHead
+    settings: ClassVar[dict[str, Any]] = {
+        **SHALLOW, "intra": 0.2, "cross": 0.2, "mse": 0.2, "kl": 1.0, "unimodal": 0.2,
+    }  # fmt: skip
+
+
+class TestDrkfOverSteps(HeadTests):
+    head = DrkfHead
+    settings: ClassVar[dict[str, Any]] = {**SHALLOW, "fusion": "steps"}
+
+
 class TestDrkfAveraged(HeadTests):
     head = DrkfHead
-    settings: ClassVar[dict[str, Any]] = {**SHALLOW, "readout": "mean"}
+    settings: ClassVar[dict[str, Any]] = {**SHALLOW, "fusion": "steps", "readout": "mean"}
 
 
 class TestDrkfFaithful(HeadTests):

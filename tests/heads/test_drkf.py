@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from mer.cache import MerError
+from mer.stages.heads.agreement import Agreement
 from mer.stages.heads.configs import DrkfConfig
 from mer.stages.heads.drkf import DrkfHead, ResidualCascade
 from mer.stages.heads.layers import sinusoids
@@ -74,7 +75,7 @@ def test_released_pairs_are_all_ordered_pairs() -> None:
 def terms(variant: str, **settings: object) -> dict[str, torch.Tensor]:
     torch.manual_seed(0)
     inputs = make_inputs(2)
-    head = DrkfHead(inputs, DrkfConfig(dim=32, variant=variant, **settings)).train()  # type: ignore[arg-type]
+    head = DrkfHead(inputs, DrkfConfig(dim=32, fusion="steps", variant=variant, **settings)).train()  # type: ignore[arg-type]
     batch = make_batch(inputs, 16, missing=False)
     return head.auxiliary(batch, head.fuse(batch), 0.5)
 
@@ -101,7 +102,7 @@ def test_terms_are_the_equations_of_the_docs(kl_target: str) -> None:
     """Row by row: rows without a label or a modality are left out, sums over modalities, means over pairs."""
     torch.manual_seed(0)
     inputs = make_inputs(3)
-    config = DrkfConfig(dim=32, kl_target=kl_target, **QUIET, **WEIGHTS)  # type: ignore[arg-type]
+    config = DrkfConfig(dim=32, fusion="steps", kl_target=kl_target, **QUIET, **WEIGHTS)  # type: ignore[arg-type]
     head, batch = DrkfHead(inputs, config).train(), make_batch(inputs, 24)
     head.theta.data.fill_(0.3)
     fused = head.fuse(batch)
@@ -140,7 +141,7 @@ def test_terms_are_the_equations_of_the_docs(kl_target: str) -> None:
 def test_numbers_are_shuffled_by_their_fifths_in_so_many_rounds() -> None:
     torch.manual_seed(0)
     inputs = make_inputs(2, "real")
-    head, batch = DrkfHead(inputs, DrkfConfig(dim=32, ed_rounds=3)).train(), make_batch(inputs, 24)
+    head, batch = DrkfHead(inputs, DrkfConfig(dim=32, fusion="steps", ed_rounds=3)).train(), make_batch(inputs, 24)
     batch.labels = torch.randperm(24).float()
     batch.labels[3] = math.nan
     parts = head.fuse(batch).parts
@@ -154,7 +155,7 @@ def test_numbers_are_shuffled_by_their_fifths_in_so_many_rounds() -> None:
 def test_released_terms_count_padding_and_square_the_weight() -> None:
     torch.manual_seed(0)
     inputs = make_inputs(2)
-    config = DrkfConfig(dim=32, variant="faithful", kl=0.5, mse=0.3, intra=0.7, **QUIET)  # type: ignore[arg-type]
+    config = DrkfConfig(dim=32, fusion="steps", variant="faithful", kl=0.5, mse=0.3, intra=0.7, **QUIET)  # type: ignore[arg-type]
     head, batch = DrkfHead(inputs, config).train(), make_batch(inputs, 12, missing=False)
     batch.labels = torch.arange(12) % 3
     fused = head.fuse(batch)
@@ -181,7 +182,10 @@ def test_the_released_variant_starts_from_sound() -> None:
     """Sound looks for its words among the batch's, and comes before them in the fusion sequence."""
     torch.manual_seed(0)
     inputs = make_inputs(3)
-    head, batch = DrkfHead(inputs, DrkfConfig(dim=32, variant="faithful")).eval(), make_batch(inputs, missing=False)
+    head, batch = (
+        DrkfHead(inputs, DrkfConfig(dim=32, fusion="steps", variant="faithful")).eval(),
+        make_batch(inputs, missing=False),
+    )
     batch.labels = torch.arange(12) % 3
     fused = head.fuse(batch)
     views = {name: pair[0] for name, pair in head._views(fused).items()}
@@ -203,7 +207,7 @@ def test_the_fused_vector_is_read_out_as_told(readout: str) -> None:
     """One utterance after the other, without masks: what is absent or padding is left out of the sequence."""
     torch.manual_seed(0)
     inputs = make_inputs(3)
-    head = DrkfHead(inputs, DrkfConfig(dim=32, readout=readout)).eval()
+    head = DrkfHead(inputs, DrkfConfig(dim=32, fusion="steps", readout=readout)).eval()
     fusion, batch = head.fusion, make_batch(inputs)
     fused = head.fuse(batch)
     steps, valid, present = (fused.parts[part] for part in ("steps", "valid", "present"))
@@ -231,7 +235,9 @@ def test_reconstruction_leaves_the_corrected_encoder_alone() -> None:
     batch = make_batch(inputs, 16, missing=False)
     for variant, through_target in (("corrected", False), ("faithful", True)):
         torch.manual_seed(0)
-        head = DrkfHead(inputs, DrkfConfig(dim=32, variant=variant, input_dropout=0, hide_tokens=0, hide_spans=0))
+        head = DrkfHead(
+            inputs, DrkfConfig(dim=32, fusion="steps", variant=variant, input_dropout=0, hide_tokens=0, hide_spans=0)
+        )
         fused = head.fuse(batch)
         views = head._views(fused)
         assert set(views) == {"text", "audio"}
@@ -250,3 +256,37 @@ def test_wrong_settings_are_told() -> None:
         DrkfConfig(dropout=1.5)
     with pytest.raises(MerError, match=r"head\.audio_stride is 0; it must be at least 1"):
         DrkfConfig(audio_stride=0)
+
+
+def test_agreement_by_hand() -> None:
+    """Emotion vectors along two axes; logits are 2 times the cosine."""
+    agreement = Agreement(["text", "audio", "face"], 2, 2, dropout=0.0)
+    agreement.log_scale.data, agreement.offset.data = torch.tensor(math.log(2.0)), torch.tensor(0.0)
+    one, other = [1.0, 0.0], [0.0, 1.0]
+    emotions = torch.tensor([[one, one, other], [one, other, other], [one, one, one], [one, other, one]])
+    present = torch.tensor([[True, True, True], [True, True, False], [True, False, False], [False, False, False]])
+    weights = agreement.weights(emotions, present)
+    agree, differ = 1 / (1 + math.exp(-2)), 0.5
+    first = torch.tensor([agree + differ, agree + differ, 2 * differ]) / 2
+    torch.testing.assert_close(weights[0], first / first.mean())
+    torch.testing.assert_close(weights[1:], torch.tensor([[1.0, 1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 0.0]]))
+    member = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, 0.0]])  # the last row has no label
+    counted = torch.ones(4, 3)
+    pairs = []
+    for i, j in combinations(range(3), 2):
+        asked = [(a, b) for a in range(3) for b in range(3) if a != b]
+        losses = {(a, b): 2 * float(emotions[a, i] @ emotions[b, j]) for a, b in asked}
+        right = [math.log1p(math.exp(-x)) for (a, b), x in losses.items() if (a < 2) == (b < 2)]
+        wrong = [math.log1p(math.exp(x)) for (a, b), x in losses.items() if (a < 2) != (b < 2)]
+        pairs.append((sum(right) / len(right) + sum(wrong) / len(wrong)) / 2)
+    assert agreement.loss(emotions, member, counted).item() == pytest.approx(sum(pairs) / 3, rel=1e-5)
+
+
+def test_what_a_setting_is_depends_on_what_is_fused() -> None:
+    ours, released, faithful = DrkfConfig(), DrkfConfig(fusion="steps"), DrkfConfig(variant="faithful")
+    assert (ours.ed, ours.intra, ours.kl, ours.adapter_layers) == (1.0, 0.0, 0.0, 1)
+    assert (released.ed, released.intra, released.kl, released.adapter_layers) == (0.2, 0.2, 1.0, 0)
+    assert faithful.fusion == "steps"
+    assert DrkfConfig(fusion="steps", kl=0.0, ed=0.5).kl == 0
+    names = {name for name, _ in DrkfHead(make_inputs(3), ours).named_children()}
+    assert names == {"encoders", "fusion_of_vectors", "classifier", "agreement"}
