@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,8 @@ from ..training.run_folder import LoadedModel, Predictions, Run
 from ..training.scoring import clean, predict, predictions_of
 from ..training.shared import SeedRun, TrainingData
 from ..training.stacked import SingleModel
-from ..training.tensors import Source
+from ..training.tensors import Gatherer, Source
+from .disturbance import UNDISTURBED, Disturbance, disturbed
 
 CLOSE = 1e-4
 SAME_LABELS = 0.9
@@ -40,7 +42,8 @@ class Evaluation:
     parts: dict[str, Predictions]
     notes: list[str]
     same: bool | None
-    """Whether the recorded probabilities came out again (within 1e-4); None where other utterances were scored."""
+    """Whether the recorded probabilities came out again (within 1e-4); None where other utterances were scored, or
+    disturbed ones."""
 
     def record(self) -> dict[str, Any]:
         """Everything as JSON-able facts."""
@@ -48,7 +51,9 @@ class Evaluation:
         return {**facts, "members": self.members, "metrics": self.metrics, "notes": self.notes}
 
 
-def evaluate(path: Path, features: Path | None = None, device: str = "auto") -> Evaluation:
+def evaluate(
+    path: Path, features: Path | None = None, device: str = "auto", disturbance: Disturbance = UNDISTURBED
+) -> Evaluation:
     """Score every member of a run on its test utterances.
 
     On the corpus it was trained on (`is_own_corpus`), each member is scored on the test keys of its own fold. On
@@ -61,15 +66,18 @@ def evaluate(path: Path, features: Path | None = None, device: str = "auto") -> 
     features : Path, optional
         Cache or pack; None takes the one the run was trained on.
     device : str
+    disturbance : Disturbance
+        What is taken away from the features, or put on them, before they are scored.
 
     Raises
     ------
     SpecMismatchError
         If the features come from other encoders or settings than the run's.
     MerError
-        If the target or its classes are missing, or there is nothing to score.
+        If the target or its classes are missing, there is nothing to score, or the disturbance does not fit the run.
     """
     run = Run.open(path)
+    disturbance.check(list(run.specs))
     where = features if features is not None else Path(run.facts["features"]["path"])
     if features is None and not where.exists():
         raise MerError(f"{where} does not exist; {path} was trained on it: say where it is now with --features")
@@ -80,16 +88,19 @@ def evaluate(path: Path, features: Path | None = None, device: str = "auto") -> 
     chosen = torch.device(resolve_device(device))
     source = Source.open(store, sets, steps, run.pooling(), memory_budget(chosen, None))
     rows, notes = rows_to_score(run, store, label)
+    hidden, said = disturbance.apply(source)
     data = data_for(run, store, source, label, chosen)
     parts, entries, priors = {}, [], {}
     for facts in run.members:
         member = run.load_model(facts["name"])
-        found = predict_with(run, member, store, data, label, rows[facts["fold"]])
+        change = partial(disturbed, disturbance=disturbance, hidden=hidden) if disturbance else None
+        found = predict_with(run, member, store, data, label, rows[facts["fold"]], change)
         parts[member.name], priors[member.name] = found, member.prior
         scores = clean(score(run.kind, found.labels, found.outputs, run.scale))
         entries.append({**{k: facts[k] for k in ("name", "fold", "seed", "best_epoch", "best_score")}, "test": scores})
     metrics = aggregate_scores(run, entries, parts, priors)
-    return Evaluation(run, where, entries, metrics, parts, notes, _as_recorded(run, parts))
+    same = None if disturbance else _as_recorded(run, parts)
+    return Evaluation(run, where, entries, metrics, parts, notes + said, same)
 
 
 def matching_sets(run: Run, store: FeatureStore) -> dict[str, str]:
@@ -191,14 +202,24 @@ def is_own_corpus(run: Run, store: FeatureStore, label: LabelColumn) -> bool:
 
 
 def predict_with(
-    run: Run, member: LoadedModel, store: FeatureStore, data: TrainingData, label: LabelColumn, rows: RowIndices
+    run: Run,
+    member: LoadedModel,
+    store: FeatureStore,
+    data: TrainingData,
+    label: LabelColumn,
+    rows: RowIndices,
+    change: Callable[[Gatherer], Gatherer] | None = None,
 ) -> Predictions:
-    """Predict some rows with one loaded model, on the features that `data` holds for all of them."""
+    """Predict some rows with one loaded model, on the features that `data` holds for all of them.
+
+    `change` may put another gatherer in the place of the model's.
+    """
     own = replace(data, normalisers={m: [n] for m, n in member.normalisers.items()}, priors=member.prior[None])
     nothing = np.zeros(0, dtype=np.int64)
     beside = _context_only(run, store, label, member.facts["fold"], rows)
     one = SeedRun(0, member.facts["fold"], member.facts["seed"], nothing, nothing, rows, beside)
     gatherer = own.gatherer([one], stacked=False)
+    gatherer = gatherer if change is None else change(gatherer)
     outputs, vectors = predict(own, SingleModel(member.model, own.device), gatherer, [one], [rows])[0]
     return predictions_of(store, own, "test", rows, outputs, vectors)
 
