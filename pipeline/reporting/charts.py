@@ -114,8 +114,7 @@ def reliability_chart(before: Reliability, after: Reliability | None) -> Html:
             size = 2.5 + 5 * math.sqrt(found.count[i] / found.count.sum())
             dot = {"cx": f"{x:.1f}", "cy": f"{y:.1f}", "r": f"{size:.1f}"}
             shapes.append(el("circle", el("title", said), **dot, style=f"fill:{colour(which)}"))
-    drawn = _svg(shapes, WIDTH, 340, "share of right predictions over confidence")
-    return Html(drawn + legend([name for name, found, _ in named if found is not None]))
+    return _svg(shapes, WIDTH, 340, "share of right predictions over confidence")
 
 
 def histogram_chart(values: Floats, x_label: str, bins: int = 30) -> Html:

@@ -87,15 +87,17 @@ def explain_blocks(view: RunView) -> list[tuple[str, Content]]:
 
 
 def _calibration(found: Calibration) -> Html:
+    names = ["as they are"]
     rows = [["as they are", f"{100 * found.before.error:.1f}"]]
     said = "Points show how often predictions of one confidence were right; on the diagonal they are as sure as right."
     if found.after is not None:
+        names.append("with a temperature")
         mean = float(np.mean(found.temperatures))
         rows.append([f"with a temperature (mean {mean:.2f})", f"{100 * found.after.error:.1f}"])
         said += " The temperature of each model is fitted on its validation rows; it changes no ranking of the classes."
     return el(
         "div",
-        el("div", el("h3", "Reliability"), reliability_chart(found.before, found.after), class_="card"),
+        el("div", el("h3", "Reliability"), reliability_chart(found.before, found.after), legend(names), class_="card"),
         el(
             "div",
             el("h3", "Expected calibration error"),
@@ -128,7 +130,7 @@ def contribution_rows(answers: SubsetAnswers, metric: str) -> list[tuple[str, fl
 
 def _contributions(answers: SubsetAnswers, metric: str) -> Content:
     rows = [
-        [name, show(metric, value), "" if not place else f"{_signed(metric, change)}"]
+        [name, show(metric, value), "" if not place else f"{signed(metric, change)}"]
         for place, (name, value, change) in enumerate(contribution_rows(answers, metric))
     ]
     said = (
@@ -142,7 +144,8 @@ def _contributions(answers: SubsetAnswers, metric: str) -> Content:
     ]
 
 
-def _signed(metric: str, change: float) -> str:
+def signed(metric: str, change: float) -> str:
+    """A change of a metric with its sign."""
     shown = show(metric, abs(change))
     return f"{'−' if change < 0 else '+'}{shown}"
 

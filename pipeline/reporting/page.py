@@ -194,6 +194,18 @@ def _result_cell(metric: str, figure: Figure | None, rivals: Sequence[Mapping[st
 
 def _intervals(views: Sequence[RunView]) -> Html:
     metric = views[0].facts["metric"]
+    drawn = not mixed(views) and math.isfinite(views[0].figures()[metric].prior)
+    said = "; dashed: the training prior alone" if drawn else ""
+    return el(
+        "figure",
+        el("h3", f"{TITLES[metric]}: mean, interval and single models{said}"),
+        el("div", interval_figure(views), class_="scroll"),
+    )
+
+
+def interval_figure(views: Sequence[RunView]) -> Html:
+    """The first run's metric of all runs, each with its interval and its single models."""
+    metric = views[0].facts["metric"]
     scale = 1.0 if metric in PLAIN_NUMBERS else 100.0
     rows = []
     for view in views:
@@ -204,13 +216,7 @@ def _intervals(views: Sequence[RunView]) -> Html:
             rows.append(Estimate(view.name, single[np.isfinite(single)].tolist(), *ends))
     # Another corpus or target has another prior: no line would be true of all runs.
     prior = float("nan") if mixed(views) else scale * views[0].figures()[metric].prior
-    said = "" if math.isnan(prior) else "; dashed: the training prior alone"
-    chart = interval_chart(rows, None if math.isnan(prior) else prior, TITLES[metric])
-    return el(
-        "figure",
-        el("h3", f"{TITLES[metric]}: mean, interval and single models{said}"),
-        el("div", chart, class_="scroll"),
-    )
+    return interval_chart(rows, None if math.isnan(prior) else prior, TITLES[metric])
 
 
 def _models(view: RunView) -> str:

@@ -63,6 +63,15 @@ def _classes(view: RunView) -> Html:
 
 def _curves(view: RunView, what: str) -> Html | None:
     """Draw validation metric (`val`) or total training loss (`loss`) by epoch, one line per model."""
+    series, label = curves_of(view, what)
+    if not series:
+        return None
+    note = "one line per model" + ("; the dot is the epoch that was kept" if what == "val" else "; sum of all terms")
+    return el("figure", el("h3", label, el("small", note)), line_chart(series, "epoch", label))
+
+
+def curves_of(view: RunView, what: str) -> tuple[list[Series], str]:
+    """One line per model by epoch: validation metric (`val`) or total training loss (`loss`), and its name."""
     metric = view.facts["metric"]
     scale = 1.0 if what == "loss" or metric in PLAIN_NUMBERS else 100.0
     many = len(view.run.members) > 1
@@ -75,11 +84,7 @@ def _curves(view: RunView, what: str) -> Html | None:
         heights = [scale * _height(entry, what, metric) for entry in history]
         kept = float(member["best_epoch"]) if what == "val" else None
         series.append(Series(epochs, heights, colour=place, faint=many and len(view.run.members) > 6, mark=kept))
-    if not series:
-        return None
-    label = "training loss" if what == "loss" else f"validation {TITLES[metric]}"
-    note = "one line per model" + ("; the dot is the epoch that was kept" if what == "val" else "; sum of all terms")
-    return el("figure", el("h3", label, el("small", note)), line_chart(series, "epoch", label))
+    return series, "training loss" if what == "loss" else f"validation {TITLES[metric]}"
 
 
 def _height(entry: Mapping[str, float], what: str, metric: str) -> float:
