@@ -43,6 +43,7 @@ def read_arrow(path: Path) -> dict[str, Array]:
     parts: dict[str, list[Array]] = {}
     try:
         for batch in batches(path):
+            batch.validate(full=True)  # offsets of a damaged file lead outside its buffers
             limit -= batch.nbytes
             if limit < 0:
                 raise MerError(f"{path}: unpacks to far more than its size, which is refused as a bomb")

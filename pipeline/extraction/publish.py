@@ -23,7 +23,7 @@ from mer.cache import (
     shard_folder,
     write_catalogue,
 )
-from mer.cache.pack import without_folders
+from mer.cache.pack_facts import without_folders
 from mer.stages.interfaces import Corpus, CorpusInfo, LabelSpec
 from mer.stages.utterance import Utterance
 

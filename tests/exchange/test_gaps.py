@@ -8,6 +8,7 @@ import torch
 
 from mer.cache import FeatureBlock, FeatureStore, MerError, verify
 from mer.cache.exchange import import_features
+from mer.cache.pack import PackOptions, pack
 from mer.pipeline.training.pooling import pool_steps
 from mer.pipeline.training.run import train
 from mer.pipeline.training.settings import build_options
@@ -105,6 +106,24 @@ def test_an_utterance_of_nothing_but_gaps_has_no_features(tmp_path):
     store = FeatureStore.open(tmp_path / "a.h5")
     assert store.sets[store.pick("audio")].ok.tolist() == [True, False, True]
     assert verify(tmp_path / "a.h5") == []
+
+
+def test_a_pack_keeps_the_gaps_and_says_so(tmp_path):
+    import_voice(tmp_path)
+    store = FeatureStore.open(tmp_path / "v.h5")
+    made = pack(store, tmp_path / "p.h5", PackOptions("CC0-1.0", dtype="float16"))[0]
+    assert verify(made) == []
+    packed = FeatureStore.open(made)
+    name = packed.pick("audio")
+    np.testing.assert_array_equal(packed.load(name).values, store.load(store.pick("audio")).values.astype(np.float16))
+    assert f"{name}: NaN stands for values that the source does not have" in packed.catalogue.datasheet["gaps"]
+    large = tmp_path / "large.csv"
+    large.write_text("id,audio_0,audio_1\na,,70000\nb,1,2\n")
+    import_features(None, large, tmp_path / "l.h5")
+    small = FeatureStore.open(pack(tmp_path / "l.h5", tmp_path / "q.h5", PackOptions("CC0-1.0", dtype="float16"))[0])
+    (index,) = small.sets.values()
+    assert index.ok.tolist() == [False, True]  # the number beside the gap does not fit
+    assert "70000" in index.reasons[0]
 
 
 def test_files_without_gaps_keep_their_identity(tmp_path):
