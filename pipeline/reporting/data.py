@@ -14,7 +14,7 @@ import numpy.typing as npt
 from mer.cache import MerError
 
 from ..scores.metrics import ClassRow, class_rows, confusion, label_counts, labelled, per_class
-from ..scores.statistics import Interval, bootstrap
+from ..scores.statistics import Interval, interval_over_runs
 from ..training.run_folder import Predictions, Run
 
 MAP_POINTS = 1500
@@ -103,7 +103,7 @@ class RunView:
                 found = Interval(entry["mean"], entry["std"], entry["low"], entry["high"])
                 made[name] = Figure(found, str(entry["over"]), float(entry["majority"]))
             else:
-                made[name] = Figure(bootstrap(self.grid(name)), "runs", float("nan"))
+                made[name] = Figure(interval_over_runs(self.grid(name)), "runs", float("nan"))
         return made
 
     def confusion(self) -> npt.NDArray[np.int64]:

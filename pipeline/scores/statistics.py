@@ -1,4 +1,4 @@
-"""How sure a score or a difference is: bootstrap, permutation and McNemar tests, Holm's adjustment."""
+"""How sure a score or a difference is: intervals, permutation and McNemar tests, Holm's adjustment."""
 
 from __future__ import annotations
 
@@ -21,29 +21,40 @@ class Interval:
     """Sample standard deviation over the runs; NaN for a single run."""
     low: float
     high: float
-    """Ends of the 95 % bootstrap interval of the mean; NaN for a single run."""
+    """Ends of the 95 % interval of the mean; NaN for a single run."""
 
 
-def bootstrap(values: npt.NDArray[Any], draws: int = 2000, seed: int = 0) -> Interval:
-    """Mean, standard deviation and 95 % bootstrap interval of scores of shape (folds, seeds).
+def interval_over_runs(values: npt.NDArray[Any]) -> Interval:
+    """Mean, standard deviation and 95 % interval of scores of shape (folds, seeds).
 
-    Folds and seeds are resampled independently of each other, because the runs of one fold share their test rows and
-    the runs of one seed share their initial weights. Runs that have no score (NaN) are left out.
+    The runs of one fold share their test rows and the runs of one seed their initial weights, so folds and seeds each
+    have an effect of their own, beside the noise of a run. The variance of the mean is that of the folds' means plus
+    that of the seeds' means, less the noise that both count; the interval is Student's, with Satterthwaite's degrees of
+    freedom. Resampling five runs gives intervals that hold the true mean in 84 % of all cases and not in 95
+    (`benchmarks/bench_statistics.py`). Runs without a score (NaN) are left out.
     """
+    from scipy.special import stdtrit
+
     values = np.atleast_2d(np.asarray(values, dtype=np.float64))
+    values = values[~np.isnan(values).all(1)][:, ~np.isnan(values).all(0)]
     known = values[~np.isnan(values)]
     if known.size < 2:
         mean = float(known[0]) if known.size else float("nan")
         return Interval(mean, float("nan"), float("nan"), float("nan"))
-    rng = np.random.default_rng(seed)
-    folds, seeds = values.shape
-    means = np.empty(draws)
-    for draw in range(draws):
-        picked = values[rng.integers(folds, size=folds)][:, rng.integers(seeds, size=seeds)]
-        counted = picked[~np.isnan(picked)]
-        means[draw] = counted.mean() if counted.size else np.nan
-    low, high = np.nanpercentile(means, [2.5, 97.5])
-    return Interval(float(known.mean()), float(known.std(ddof=1)), float(low), float(high))
+    mean, each = known.mean(), [np.nanmean(values, 1), np.nanmean(values, 0)]
+    parts = [x.var(ddof=1) / len(x) if len(x) > 1 else 0.0 for x in each]
+    free = [max(len(x) - 1, 1) for x in each]
+    noise = 0.0
+    if min(values.shape) > 1:
+        left = values - each[0][:, None] - each[1] + mean
+        noise = np.nansum(left**2) / (free[0] * free[1] * values.size)
+    variance = max(sum(parts) - noise, *parts)
+    if variance > 0:
+        freedom = variance**2 / sum(part**2 / count for part, count in zip(parts, free, strict=True))
+        reach = float(stdtrit(freedom, 0.975) * variance**0.5)
+    else:
+        reach = 0.0
+    return Interval(float(mean), float(known.std(ddof=1)), float(mean - reach), float(mean + reach))
 
 
 def permute_classes(

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..scores.metrics import confusion, label_counts, labelled, score
-from ..scores.statistics import Interval, bootstrap
+from ..scores.statistics import Interval, interval_over_runs
 from .run_folder import Predictions, Run
 
 DRAWS_OVER_UTTERANCES = 300
@@ -51,7 +51,7 @@ def aggregate_scores(
     result: dict[str, Any] = {}
     for metric in run.metric_names:
         grid = np.array([[_number(at[f, s]["test"][metric]) for s in seeds] for f in folds])
-        interval = alone.get(metric) or bootstrap(grid)
+        interval = alone.get(metric) or interval_over_runs(grid)
         together = np.array([p[metric] for p in pooled])
         result[metric] = {
             **{name: _plain(value) for name, value in vars(interval).items()},

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 from sklearn.metrics import average_precision_score, f1_score, recall_score
 
 from mer.cache import MerError
@@ -23,7 +24,7 @@ from mer.pipeline.scores.metrics import (
     selection_metric,
     show,
 )
-from mer.pipeline.scores.statistics import bootstrap, holm, mcnemar, permute, permute_classes, two_sided
+from mer.pipeline.scores.statistics import holm, interval_over_runs, mcnemar, permute, permute_classes, two_sided
 from mer.pipeline.training.aggregate import over_utterances
 from mer.pipeline.training.run_folder import Predictions
 
@@ -198,32 +199,42 @@ def test_selection() -> None:
         selection_metric("class", "mae")
 
 
-def test_bootstrap_of_equal_scores_is_a_point() -> None:
-    found = bootstrap(np.full((5, 3), 0.7))
+def test_the_interval_of_equal_scores_is_a_point() -> None:
+    found = interval_over_runs(np.full((5, 3), 0.7))
     assert (found.mean, found.low, found.high) == pytest.approx((0.7, 0.7, 0.7))
     assert found.std == pytest.approx(0, abs=1e-12)
 
 
-def test_bootstrap_covers_folds_and_seeds() -> None:
+def test_the_interval_over_seeds_alone_is_students() -> None:
+    """Mean 1/2, variance 3/10 over six runs; Student's t of 5 degrees of freedom is 2.570582 at 97.5 %."""
+    for values in (np.array([[0, 0, 0, 1, 1, 1]]), np.array([[0], [0], [0], [1], [1], [1]])):
+        found = interval_over_runs(values)
+        reach = 2.570582 * (0.3 / 6) ** 0.5
+        assert (found.mean, found.low, found.high) == pytest.approx((0.5, 0.5 - reach, 0.5 + reach))
+    gap = interval_over_runs(np.array([[0, 0, 0, 1, 1, 1, np.nan]]))
+    assert (gap.low, gap.high) == pytest.approx((0.5 - reach, 0.5 + reach))
+
+
+def test_the_interval_covers_folds_and_seeds() -> None:
+    """Folds' means .51, .71, .61 and seeds' .60, .62, without noise: .01 / 3 and .0002 / 2 add up."""
     values = np.array([[0.5, 0.52], [0.7, 0.72], [0.6, 0.62]])
-    found = bootstrap(values)
+    found = interval_over_runs(values)
     assert found.mean == pytest.approx(0.61)
     assert found.std == pytest.approx(values.std(ddof=1))
-    assert 0.5 <= found.low < 0.56
-    assert 0.66 < found.high <= 0.72
-    # resampling the six runs as if they were independent would give a narrower interval
-    naive = np.random.default_rng(0).choice(values.ravel(), (2000, 6)).mean(1)
-    assert found.high - found.low > np.subtract(*np.percentile(naive, [97.5, 2.5]))
+    folds, seeds = 0.01 / 3, 0.0002 / 2
+    freedom = (folds + seeds) ** 2 / (folds**2 / 2 + seeds**2 / 1)
+    reach = stats.t.ppf(0.975, freedom) * (folds + seeds) ** 0.5
+    assert (found.low, found.high) == pytest.approx((0.61 - reach, 0.61 + reach))
 
 
-def test_the_interval_ends_at_2_5_and_97_5_per_cent() -> None:
-    """The mean of six draws of 0 or 1 is 0, and is 1, in 1.6 per cent of all draws: both lie outside."""
-    for values in (np.array([[0, 0, 0, 1, 1, 1]]), np.array([[0], [0], [0], [1], [1], [1]])):
-        found = bootstrap(values)
-        assert (found.mean, found.low, found.high) == pytest.approx((1 / 2, 1 / 6, 5 / 6))
-    # that of three draws from 1, 1, 0 is 0 in 3.7 per cent and belongs to it, as 1 does in 29.6 per cent
-    found = bootstrap(np.array([[1], [1], [0]]))
-    assert (found.low, found.high) == (0, 1)
+def test_noise_counts_once() -> None:
+    """Scores that neither fold nor seed explains: both means hold the noise, which is taken off once."""
+    values = np.array([[1.0, -1.0, 0.0], [-1.0, 0.0, 1.0], [0.0, 1.0, -1.0]])
+    assert interval_over_runs(values).high == pytest.approx(0)  # all means are 0
+    values = np.array([[2.0, 0.0], [0.0, 0.0]])
+    # Means 1, 0 either way: variance 1/2, over 2; residuals are 1/2: 4 / 4 in square, over 1 x 1, over 4.
+    found = interval_over_runs(values)
+    assert found.high - found.mean == pytest.approx(stats.t.ppf(0.975, 0.25**2 / (2 * 0.25**2)) * 0.25**0.5)
 
 
 def test_a_single_runs_interval_resamples_dialogues() -> None:
@@ -242,8 +253,8 @@ def test_a_single_runs_interval_resamples_dialogues() -> None:
     assert np.isnan(interval("r", "r")[1:]).all()
 
 
-def test_bootstrap_of_one_run_says_nothing() -> None:
-    found = bootstrap(np.array([[0.5]]))
+def test_the_interval_of_one_run_says_nothing() -> None:
+    found = interval_over_runs(np.array([[0.5]]))
     assert found.mean == 0.5
     assert np.isnan([found.std, found.low, found.high]).all()
 
