@@ -88,6 +88,14 @@ def extract(
         float | None,
         typer.Option(help="Encode longer sound in overlapping chunks.", rich_help_panel=WHAT),
     ] = None,
+    encoder_option: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="MODALITY.NAME=VALUE",
+            help="Another option of the encoders, e.g. audio.window=30s (Whisper), text.pool=last, face.pool=mean.",
+            rich_help_panel=WHAT,
+        ),
+    ] = None,
     labels: Annotated[
         str | None, typer.Option(help="Named label set of the corpus, e.g. 4 or 6 for IEMOCAP.", rich_help_panel=WHAT)
     ] = None,
@@ -129,6 +137,12 @@ def extract(
         typer.Option(
             help="Whisper checkpoint that writes the missing transcripts (marked as machine-made).",
             rich_help_panel=WHAT,
+        ),
+    ] = None,
+    language: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CODE", help="What is spoken, e.g. de, for --transcribe. [default: found out]", rich_help_panel=WHAT
         ),
     ] = None,
     trust_remote_code: Annotated[
@@ -201,6 +215,7 @@ def extract(
         "face_detector": face_detector,
         "channel": channel,
         "max_audio_seconds": max_audio_seconds,
+        "encoder_option": encoder_option,
         "labels": labels,
         "label_from": label_from,
         "column": column,
@@ -209,6 +224,7 @@ def extract(
         "split": split,
         "limit": limit,
         "transcribe": transcribe,
+        "language": language,
         "trust_remote_code": trust_remote_code,
         "out": out,
         "device": device,

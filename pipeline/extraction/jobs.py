@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import xxhash
 
@@ -33,6 +34,8 @@ class Job:
     known_bad: str
     text_source: bytes
     media_source: bytes
+    heard: Mapping[str, Any] | None = None
+    """Times and scores of a transcript that a recogniser wrote; None where there is none of that kind."""
 
     def source(self, modality: str) -> bytes:
         """Digest of what this utterance gives to a modality, 16 bytes."""

@@ -33,11 +33,15 @@ class ExtractOptions:
     """`center`, `mean` or `first`; None takes the corpus' own."""
     max_audio_seconds: float | None = None
     """Sound longer than this is encoded in overlapping chunks; None takes the encoder's default."""
+    encoder_options: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+    """Per modality further options of its encoders, such as `{"audio": {"window": "30s"}}`."""
     split: str | None = None
     limit: int | None = None
     retry_failed: bool = False
     transcribe: str | None = None
     """Whisper checkpoint that writes the transcript of clips without one."""
+    language: str | None = None
+    """What is spoken, as a code such as `de`; None lets the recogniser find out."""
     trust_remote_code: bool = False
     corpus_options: Mapping[str, object] = field(default_factory=dict)
 

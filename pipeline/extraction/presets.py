@@ -68,6 +68,20 @@ def parse_corpus_options(given: Sequence[str]) -> dict[str, object]:
     return parsed
 
 
+def parse_encoder_options(given: Sequence[str]) -> dict[str, dict[str, object]]:
+    """Parse `--encoder-option audio.window=30s` as options per modality."""
+    parsed: dict[str, dict[str, object]] = {}
+    for item in given:
+        modality, dot, rest = item.partition(".")
+        if not dot or modality not in MODALITIES:
+            raise MerError(f"--encoder-option {item!r} is not understood; write it as MODALITY.NAME=VALUE")
+        name, equals, value = rest.partition("=")
+        if not equals:
+            raise MerError(f"--encoder-option {item!r} has no value; write it as MODALITY.NAME=VALUE")
+        parsed.setdefault(modality, {})[name] = value if name != "overlap" else float(value)
+    return parsed
+
+
 def restricted_licences(encoders: Mapping[str, Sequence[str]]) -> list[str]:
     """Sentences about the chosen encoders whose weights may not be used freely."""
     from mer.stages.encoders.catalog import ENCODERS

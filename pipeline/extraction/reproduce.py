@@ -146,8 +146,11 @@ def _arguments(command: _Command, catalogue: Catalogue) -> list[str]:
         words += ["--layers", f"{modality}={layers}"]
     for option, value in sorted(command.shared.items()):
         words += [option, value]
-    for option in ("split", "limit", "transcribe"):
+    for option in ("split", "limit", "transcribe", "language"):
         words += [f"--{option}", str(options[option])] if options.get(option) else []
+    for modality, named in sorted((options.get("encoder_options") or {}).items()):
+        for name, value in sorted(named.items()):
+            words += ["--encoder-option", f"{modality}.{name}={value}"]
     words += ["--trust-remote-code"] if options.get("trust_remote_code") else []
     chosen = dict(options.get("corpus_options") or {})
     labels, mismatch = chosen.pop("labels", None), chosen.pop("allow_count_mismatch", None)

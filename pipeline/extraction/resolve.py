@@ -136,9 +136,9 @@ def _encoding_sets(options: ExtractOptions, inputs: Mapping[str, Mapping[str, An
     sets = []
     for modality in MODALITIES:
         for name in options.encoders.get(modality, ()):
-            extra = (
-                {"max_seconds": options.max_audio_seconds} if modality == "audio" and options.max_audio_seconds else {}
-            )
+            extra: dict[str, Any] = dict(options.encoder_options.get(modality, {}))
+            if modality == "audio" and options.max_audio_seconds:
+                extra["max_seconds"] = options.max_audio_seconds
             encoder = make_encoder(
                 modality,
                 name,

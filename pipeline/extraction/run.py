@@ -14,6 +14,8 @@ import os
 import time
 from dataclasses import dataclass
 
+from mer.cache import MerError
+
 from .encode import encode
 from .listing import Listing, list_jobs
 from .options import Execution, ExtractOptions
@@ -51,7 +53,11 @@ def prepare(options: ExtractOptions, execution: Execution, dry: bool = False) ->
     """
     resolved = resolve(options, execution)
     catalogue = resolved.catalogue
-    transcripts = Transcripts(catalogue, options.transcribe, options.retry_failed) if options.transcribe else None
+    transcripts = None
+    if options.transcribe:
+        transcripts = Transcripts(catalogue, options.transcribe, options.retry_failed, options.language)
+    elif options.language:
+        raise MerError("--language tells --transcribe what is spoken; name a recogniser with --transcribe")
     listing = list_jobs(resolved, options.split, options.limit, transcripts, dry)
     previous = resolved.previous.sets if resolved.previous else {}
     plan = make_plan(listing.jobs, resolved.sets, catalogue, previous, options.retry_failed)

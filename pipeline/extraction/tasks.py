@@ -19,6 +19,7 @@ from typing import Any
 from mer.cache import Fate, FeatureSequence, FeatureSpec, MerError, ShardInfo, ShardRow, write_shard
 from mer.stages.encoders.batching import Encoding, begin_lane, find_budget, lanes_of
 from mer.stages.interfaces import Encoder, EncoderInput, LoadedEncoder
+from mer.stages.speech.transcribe import NOTHING
 
 from .decoding import Decoded, TaskSettings, decode
 from .jobs import Job
@@ -125,6 +126,8 @@ class _Clips:
             note["duration_seconds"] = round(seconds, 3)
         if decoded.media_notes and made.modality != "text":
             note["media"] = list(decoded.media_notes)
+        if job.heard is not None and made.modality == "text":
+            note["heard"] = dict(job.heard)
         if sequence is not None:
             note |= sequence.note
         self.rows[made.name][position] = ShardRow(job.key, job.source(made.modality), fate, reason, sequence, note)
@@ -169,7 +172,7 @@ def _input_of(modality: str, job: Job, decoded: Decoded) -> tuple[EncoderInput |
         if job.text is None:
             return None, Fate.MISSING, "the corpus has no transcript"
         if not job.text.strip():
-            return None, Fate.MISSING, "the transcript is empty"
+            return None, Fate.MISSING, "the transcript is empty" if job.heard is None else NOTHING
         return job.text, Fate.OK, ""
     if modality == "audio":
         return decoded.waveform, *decoded.sound_fate

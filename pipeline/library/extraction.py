@@ -11,14 +11,14 @@ from mer.stages.registry import suggest
 
 from ..extraction.corpus_root import named_corpus
 from ..extraction.options import Execution, ExtractOptions
-from ..extraction.presets import chosen_encoders, layers_by_modality, preset_of
+from ..extraction.presets import chosen_encoders, layers_by_modality, parse_encoder_options, preset_of
 from .store import Store, open_store
 
 CORPUS_OPTIONS = ("labels", "label_from", "column", "encoding", "allow_count_mismatch")
 """Options of a corpus that have a name of their own."""
 PLAIN = (
     "precision", "dtype", "face_fps", "face_policy", "face_detector", "channel", "max_audio_seconds", "split", "limit",
-    "retry_failed", "transcribe", "trust_remote_code",
+    "retry_failed", "transcribe", "language", "trust_remote_code",
 )  # fmt: skip
 HOW = ("device", "workers", "scheduler", "decode_threads", "budget", "keep_faces", "max_failures")
 
@@ -63,7 +63,7 @@ def options_of(corpus: str, root: Path | None, given: Mapping[str, Any]) -> tupl
         If an option is not known, or a preset, layer choice or folder is not usable.
     """
     asked = {name: value for name, value in given.items() if value is not None}
-    known = {*CORPUS_OPTIONS, *PLAIN, *HOW, "preset", "layers", "out", "corpus_options"}
+    known = {*CORPUS_OPTIONS, *PLAIN, *HOW, "preset", "layers", "out", "corpus_options", "encoder_option"}
     known |= {f"{modality}_encoder" for modality in ("text", "audio", "face")}
     for name in asked:
         if name not in known:
@@ -86,6 +86,7 @@ def options_of(corpus: str, root: Path | None, given: Mapping[str, Any]) -> tupl
         preset=preset,
         encoders=chosen_encoders(preset, **encoders),
         layers=layers_by_modality(_listed(asked.get("layers"))),
+        encoder_options=parse_encoder_options(_listed(asked.get("encoder_option"))),
         corpus_options=corpus_options,
         **{option: asked[option] for option in PLAIN if option in asked},
     )

@@ -72,7 +72,7 @@ def load_model(
         from transformers import AutoModel
 
         auto = AutoModel
-    with _quiet_transformers():
+    with quiet_transformers():
         try:
             model, report = auto.from_pretrained(
                 checkpoint.folder,
@@ -112,7 +112,7 @@ def refuse_not_finite(model: nn.Module, checkpoint: Checkpoint) -> None:
 
 
 @contextmanager
-def _quiet_transformers() -> Iterator[None]:
+def quiet_transformers() -> Iterator[None]:
     """Keep the loader's report of unused head weights and its progress bars off the user's screen."""
     from transformers.utils import logging
 

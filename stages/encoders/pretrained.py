@@ -179,10 +179,14 @@ class AudioEncoder(PretrainedEncoder):
 
     max_seconds: float = 30.0
     overlap_seconds: float = 5.0
+    window: str = "clip"
+    """What Whisper sees: `clip`, the clip itself, or `30s`, the clip and silence up to 30 s, as it was trained."""
     MODALITY: ClassVar[str] = "audio"
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.window not in ("clip", "30s"):
+            raise MerError(f"audio window {self.window!r} is not known; use clip or 30s")
         if not self.max_seconds >= 2 * self.overlap_seconds > 0:
             raise MerError(
                 f"audio chunks of {self.max_seconds:g} s are too short: they overlap by {self.overlap_seconds:g} s; "
@@ -199,13 +203,16 @@ class AudioEncoder(PretrainedEncoder):
         family, rate = self.family, self.rate_hz()
         if family.rates_hz and rate not in family.rates_hz:
             raise MerError(f"checkpoint {self.found.label} wants sound at {rate} Hz; {family.rates_hz[0]} Hz is usual")
+        if self.window != "clip" and self.found.config.get("model_type") != "whisper":
+            raise MerError(f"checkpoint {self.found.label} is not Whisper; leave out window={self.window}")
         plain = {
             "normalise_clip": self.normalises(),
             "max_seconds": self.max_seconds,
             "overlap_seconds": self.overlap_seconds,
         }
         resampled = {"resampled_to_hz": rate} if rate != SAMPLE_RATE_HZ else {}
-        return plain | resampled | ({"batches": EQUAL} if family.batches == EQUAL else {})
+        seen = {"window": self.window} if self.window != "clip" else {}
+        return plain | resampled | seen | ({"batches": EQUAL} if family.batches == EQUAL else {})
 
     def rate_hz(self) -> int:
         """Rate of the sound that the model takes."""

@@ -9,6 +9,7 @@ import pytest
 import torch
 from tiny_checkpoints import AUDIO, FACE, TEXT
 
+from mer.cache import MerError
 from mer.stages.encoders.face import PictureRecipe
 from mer.stages.encoders.testing import make_faces, make_waveforms
 from mer.stages.interfaces import FaceCrops
@@ -102,6 +103,28 @@ def test_whisper_convolutions_equal_the_library_and_long_clips_its_output(tiny: 
     # The last two frames see silence here and the window's edge there.
     np.testing.assert_allclose(found.values[:-2], expected[:-2], atol=0.02)
     assert np.abs(found.values[:-2] - expected[:-2]).mean() < 1e-3
+
+
+@pytest.mark.parametrize("layers", ["last", "1,2"])
+def test_whisper_on_its_whole_window_equals_the_library(tiny: Any, layers: str) -> None:
+    from transformers import WhisperFeatureExtractor
+
+    encoder = tiny("audio", "whisper", layers=layers, window="30s")
+    waves: Any = [make_waveforms()[number] for number in (2, 4)]
+    features = WhisperFeatureExtractor()(waves, sampling_rate=16000, return_tensors="pt").input_features
+    with torch.no_grad():
+        output = stock(encoder).encoder(features, output_hidden_states=True)
+    chosen = [output.last_hidden_state] if layers == "last" else [output.hidden_states[1], output.hidden_states[2]]
+    expected = torch.stack(chosen).mean(0).numpy()
+    found = encoder.load("cpu").encode(waves)
+    assert [len(one) for one in found] == [25, 117]  # the frames that 0.5 s and 2.34 s reach
+    for one, whole in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one.values, whole[: len(one)], atol=5e-4)
+    plain = tiny("audio", "whisper", layers=layers)
+    assert "window" not in plain.spec({}).encoder  # so that features made before keep their name
+    assert encoder.spec({}).encoder["window"] == "30s"
+    with pytest.raises(MerError, match="is not Whisper; leave out window=30s"):
+        tiny("audio", "hubert-base", window="30s")
 
 
 @pytest.mark.parametrize("family", PICTURES)

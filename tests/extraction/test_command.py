@@ -152,12 +152,13 @@ def test_clips_are_transcribed_once_and_not_in_a_dry_run(
     mute: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from mer.pipeline.extraction import transcripts
+    from mer.stages.speech.transcribe import Heard
 
     decoded: list[str] = []
     whole = transcripts.decode
     monkeypatch.setattr(transcripts, "decode", lambda job, *given: decoded.append(job.key) or whole(job, *given))
     monkeypatch.setattr(
-        "mer.stages.speech.transcribe.transcribe", lambda waves, *given: [f"{len(wave)}" for wave in waves]
+        "mer.stages.speech.transcribe.listen", lambda waves, *given: [Heard(f"{len(wave)}") for wave in waves]
     )
     words = (
         "extract", "--corpus", "folder", "--root", mute, "--out", tmp_path / "mute.h5", "--device", "cpu",

@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from folder_clips import HERE, Extract, write_manifest
@@ -17,6 +18,7 @@ from mer.pipeline.extraction import run as module
 from mer.pipeline.extraction.local_state import one_at_a_time
 from mer.pipeline.extraction.reproduce import recipe
 from mer.pipeline.extraction.run import extract, prepare
+from mer.stages.speech.transcribe import Heard
 
 TEXT = {"encoders": {"text": ("odd_encoders:Counting",)}}
 AUDIO = {"encoders": {"audio": ("odd_encoders:Listening",)}}
@@ -59,7 +61,7 @@ def test_machine_texts_outlive_a_run_that_does_not_transcribe(
     run: Make, sounds: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "mer.stages.speech.transcribe.transcribe", lambda waves, model, device: ["hi there"] * len(waves)
+        "mer.stages.speech.transcribe.listen", lambda waves, model, device, language: [Heard("hi there")] * len(waves)
     )
     write_manifest(sounds, rows(text=""))
     first = run(**TEXT, transcribe="a/listener")
@@ -71,6 +73,36 @@ def test_machine_texts_outlive_a_run_that_does_not_transcribe(
     assert store.provenance["options"]["transcribe"] == "a/listener"
     assert run(**TEXT).clips == 0
     assert fates(first)["text"] == [1, 1, 1, 1]
+
+
+def test_where_nobody_is_heard_the_text_is_missing_and_scores_are_kept(
+    run: Make, sounds: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def listen(waves: list[Any], model: str, device: str, language: str | None) -> list[Heard]:
+        asked.append((len(waves), language))
+        said = [Heard("Guten Tag", ((0.0, 0.1, "Guten Tag"),), {"language": "de", "no_speech_probability": 0.01})]
+        return (said + [Heard("", note={"refused": "repeats itself"})] * 4)[: len(waves)]
+
+    monkeypatch.setattr("mer.stages.speech.transcribe.listen", listen)
+    write_manifest(sounds, rows(text=""))
+    assert fates(run(**TEXT))["text"] == [2, 2, 2, 2]
+    first = run(**TEXT, transcribe="a/listener", language="de")
+    assert asked == [(4, "de")]
+    assert fates(first)["text"] == [1, 2, 2, 2]
+    store = FeatureStore.open(first.catalogue)
+    (name,) = store.sets
+    notes = [store.notes(name, key)["heard"] for key in store.utterances.keys]
+    assert notes[0]["segments"] == [[0.0, 0.1, "Guten Tag"]]
+    assert notes[0]["no_speech_probability"] == 0.01
+    assert store.index(name).reasons[1:] == ["no speech heard"] * 3
+    assert notes[1] == {"refused": "repeats itself"}
+    assert "--transcribe a/listener --language de" in recipe(read_catalogue(first.catalogue))
+    assert run(**TEXT, transcribe="a/listener", language="de").clips == 0
+    assert len(asked) == 1  # remembered, the silent ones too
+    with pytest.raises(MerError, match="name a recogniser with --transcribe"):
+        run(**TEXT, language="de")
 
 
 @pytest.mark.parametrize("asked", [TEXT, AUDIO], ids=["text", "audio"])
