@@ -52,7 +52,7 @@ FORMATS: dict[str, Format] = {
     "webdataset": Format("webdataset", "WebDataset tar shards", "read", None, (), True, sidecar=False),
     "mat": Format("mat", "one .mat file for MATLAB and Octave", "read", None, (), sidecar=False),
     "arrays": Format("tables", "pickle, npz, pt, safetensors, mat, Arrow, JSON lines", "read_arrays", ("mapping",)),
-    "npz": Format("tables", "the same as arrays", "read_arrays", ("mapping",)),
+    "npz": Format("tables", "named arrays", "read_arrays", ("mapping",)),
     "csv": Format("tables", "table of one utterance per row, .csv or .arff", "read_csv", ("mapping",)),
     "clips": Format("clips", "folder of one file per clip", "read", ("mapping", "modality")),
 }

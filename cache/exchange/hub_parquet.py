@@ -35,7 +35,7 @@ def write(outgoing: Outgoing, target: Path) -> Exported:
     lost: list[str] = []
     table = without_texts(outgoing, lost)
     columns = [column_name(made) for made in outgoing.sets]
-    schema = _schema(table, outgoing.sets, columns)
+    schema = _schema(outgoing, table, columns)
     (target / "data").mkdir(parents=True)
     splits: dict[str, list[int]] = {}
     for row, split in enumerate(table.split):
@@ -71,9 +71,9 @@ def shards_of(sets: Sequence[PackSet], rows: list[int]) -> list[list[int]]:
 # ------------------------------------------------------------------------------------------------------- the schema
 
 
-def _schema(table: UtteranceTable, sets: Sequence[PackSet], columns: Sequence[str]) -> Any:
-    """Arrow schema with the features that `datasets` reads from it, and the names of the sets."""
-    library = pyarrow()
+def _schema(outgoing: Outgoing, table: UtteranceTable, columns: Sequence[str]) -> Any:
+    """Arrow schema with the features that `datasets` reads from it, the names of the sets, and the corpus' terms."""
+    library, sets = pyarrow(), outgoing.sets
     fields: dict[str, tuple[Any, Any]] = {"id": (library.string(), _value("string"))}
     fields["row"] = (library.int64(), _value("int64"))  # place in the table: files hold one split after the other
     fields |= {name: (library.string(), _value("string")) for name in TEXT_COLUMNS}
@@ -98,7 +98,12 @@ def _schema(table: UtteranceTable, sets: Sequence[PackSet], columns: Sequence[st
         fields[f"{name}_valid"] = (library.list_(library.bool_()), {"feature": _value("bool"), "_type": "List"})
         mean = {"feature": _value("float32"), "length": made.dim, "_type": "List"}
         fields[f"{name}_mean"] = (library.list_(library.float32(), made.dim), mean)
-    ours = {"version": 1, "sets": [[made.modality, made.name, name] for made, name in zip(sets, columns, strict=True)]}
+    corpus = {"license": outgoing.datasheet.get("license", ""), **outgoing.corpus}
+    ours = {
+        "version": 1,
+        "corpus": corpus,
+        "sets": [[made.modality, made.name, name] for made, name in zip(sets, columns, strict=True)],
+    }
     features = {name: feature for name, (_, feature) in fields.items()}
     metadata = {"huggingface": json.dumps({"info": {"features": features}}), "mer": json.dumps(ours)}
     return library.schema([(name, kind) for name, (kind, _) in fields.items()], metadata=metadata)

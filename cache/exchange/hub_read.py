@@ -52,7 +52,11 @@ def read(source: Path) -> Imported:
         splits = [splits[row] for row in order]
     table = _table(columns, splits, _features(schema), source)
     made = [_set(modality, name, column, columns) for modality, name, column in sets]
-    return Imported(table, made, lost, {"name": source.stem})
+    corpus = _told(schema).get("corpus")
+    if not isinstance(corpus, dict):
+        corpus = {}
+        lost.append("the files say nothing of the corpus' licence; keep to the terms of the dataset's page")
+    return Imported(table, made, lost, {"name": source.stem, **corpus})
 
 
 def _schema(path: Path) -> Any:
@@ -67,9 +71,8 @@ def _sets(schema: Any) -> list[tuple[str, str, str]]:
     """Modality, name and column of every feature set; names as they were where the file still says them."""
     names = set(schema.names)
     try:
-        told = json.loads((schema.metadata or {}).get(b"mer", b"{}")).get("sets", [])
-        known = {column: (modality, name) for modality, name, column in told}
-    except (ValueError, TypeError, AttributeError):
+        known = {column: (modality, name) for modality, name, column in _told(schema).get("sets", [])}
+    except (ValueError, TypeError):
         known = {}
     found = []
     for column in schema.names:
@@ -79,6 +82,15 @@ def _sets(schema: Any) -> list[tuple[str, str, str]]:
         if modality in MODALITIES and isinstance(name, str) and name:
             found.append((modality, name, column))
     return found
+
+
+def _told(schema: Any) -> dict[str, Any]:
+    """What an export of ours says of itself; empty where another tool wrote the file."""
+    try:
+        told = json.loads((schema.metadata or {}).get(b"mer", b"{}"))
+    except (ValueError, RecursionError):
+        return {}
+    return told if isinstance(told, dict) else {}
 
 
 def _features(schema: Any) -> dict[str, Any]:

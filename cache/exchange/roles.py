@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from ..errors import MerError
 from .guess import modality_of
+from .pack import SPLITS
 
 Array = npt.NDArray[Any]
 MOSEI_COLUMNS = ("sentiment", "happy", "sad", "anger", "surprise", "disgust", "fear")
@@ -35,8 +36,11 @@ def suggested(arrays: Mapping[str, Array]) -> dict[str, str]:
     """Role -> array name, as names and shapes tell; empty where they tell nothing."""
     if set(TUPLES) <= set(arrays) and "0.0" in arrays:
         return {role: name for name, role in TUPLES.items()}
-    roles: dict[str, str] = {}
+    roles = _by_index(arrays)
+    taken = {name.replace("{split}", role[6:]) for name in roles.values() for role in roles if role[:6] == "index:"}
     for name, values in arrays.items():
+        if name in taken:
+            continue
         last = name.rsplit(".", 1)[-1].lower()
         if is_features(values) and last not in TARGETS:
             role = _modality(name)
@@ -48,6 +52,19 @@ def suggested(arrays: Mapping[str, Array]) -> dict[str, str]:
             role = f"label:{'label' if last in ('labels', 'target', 'targets', 'y') else last}"
         if role and role not in roles:
             roles[role] = name
+    return roles
+
+
+def _by_index(arrays: Mapping[str, Array]) -> dict[str, str]:
+    """Roles of `text_train`, `text_test` … beside `train_index`, `test_index` (Poria et al. 2017)."""
+    splits = [split for split in SPLITS if f"{split}_index" in arrays]
+    roles = {f"index:{split}": f"{split}_index" for split in splits}
+    for name in arrays:
+        base, _, split = name.rpartition("_")
+        if split in splits and all(f"{base}_{other}" in arrays for other in splits):
+            role = _modality(base)
+            if role and role not in roles:
+                roles[role] = f"{base}_{{split}}"
     return roles
 
 

@@ -183,6 +183,15 @@ def test_nothing_is_told_of_arrays_without_names(tmp_path):
         understand(None, tmp_path / "x.pkl")
 
 
+def test_the_published_mosi_features_are_told_by_their_names(shared_data, tmp_path):
+    found = understand(None, shared_data / "features" / "mosi_poria2017_trimodal.npz")
+    assert found.form == "npz"
+    wanted = {"index:train": "train_index", "index:test": "test_index", "id": "id", "transcript": "transcript"}
+    wanted |= {"text": "text_{split}", "audio": "audio_{split}", "face": "video_{split}", "dialogue": "video"}
+    assert dict(found.mapping) == {**wanted, "label:label": "label"}
+    assert len(found.imported.utterances) == 2199
+
+
 # hostile files -------------------------------------------------------------------------------------------------------
 
 

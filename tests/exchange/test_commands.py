@@ -64,7 +64,7 @@ def test_dry_run_prints_a_command_to_copy(tmp_path, capsys):
     code, out, err = run(capsys, "import", source, "--dry-run")
     lines = out.splitlines()
     assert code == 0
-    assert lines[0].startswith("recognised as arrays (")
+    assert lines[0].startswith("recognised as npz (")
     assert lines[0].endswith("3 utterances")
     assert "  audio: acoustic, 5 dimensions, 3 utterances" in lines
     assert "there are no ids" in err

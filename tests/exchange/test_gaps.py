@@ -1,5 +1,6 @@
 """Gaps are gaps: empty cells, NaN and infinity are counted, kept, and take the training mean when a head is trained."""
 
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -146,3 +147,35 @@ def test_errors_keep_line_and_column(tmp_path):
     (tmp_path / "t.csv").write_text("id,audio_0,audio_1\na,1,2\nb,3,loud\n")
     with pytest.raises(MerError, match=r"t\.csv: line 3, column 'audio_1': 'loud' is not a number"):
         import_features(None, tmp_path / "t.csv", tmp_path / "t.h5")
+
+
+HOSTILE_TABLES = {
+    "a text": "id,audio_0\na,loud\n",
+    "few fields": "id,audio_0,audio_1\na,1\n",
+    "many fields": "id,audio_0\na,1,2\n",
+    "a column twice": "id,audio_0,audio_0\na,1,2\n",
+    "no rows": "id,audio_0\n",
+    "nothing": "",
+    "an id twice": "id,audio_0\na,1\na,2\n",
+    "a long id": f"id,audio_0\n{'a' * 2000},1\n",
+    "many columns": ",".join(f"audio_{at}" for at in range(100_001)) + "\n1\n",
+    "a long line": "id,audio_0\na," + "1" * (9 << 20) + "\n",
+    "a wide cell": 'id,audio_0\na,"' + "1" * 200_000 + '"\n',
+    "an open quote": 'id,audio_0\n"a,1\n',
+    "no features": "id,note\na,b\n",
+    "no number for a turn": "id,turn,audio_0\na,first,1\n",
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE_TABLES)
+def test_hostile_tables_are_refused_in_one_line(tmp_path, name):
+    (tmp_path / "t.csv").write_text(HOSTILE_TABLES[name])
+    tracemalloc.start()
+    try:
+        with pytest.raises(MerError) as caught:
+            import_features(None, tmp_path / "t.csv", tmp_path / "t.h5")
+        assert tracemalloc.get_traced_memory()[1] < 100 << 20
+    finally:
+        tracemalloc.stop()
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "t.h5").exists()

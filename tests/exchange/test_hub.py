@@ -102,7 +102,8 @@ def test_datasets_loads_it_and_what_it_writes_comes_back(source, exported, tmp_p
         path = tmp_path / "theirs" / "data" / f"{split}-00000-of-00001.parquet"
         path.parent.mkdir(parents=True, exist_ok=True)
         part.to_parquet(str(path))
-    import_features(None, tmp_path / "theirs", tmp_path / "back.h5")
+    told = import_features(None, tmp_path / "theirs", tmp_path / "back.h5")
+    assert told == ["the files say nothing of the corpus' licence; keep to the terms of the dataset's page"]
     check_same(source, tmp_path / "back.h5")
 
 
@@ -157,6 +158,8 @@ def test_transcripts_of_gated_corpora_are_left_out(tmp_path):
         told = export_features(form, tmp_path / "s.h5", tmp_path / form)
         assert any("transcripts are left out" in line for line in told)
         assert not any(b"secret words" in path.read_bytes() for path in (tmp_path / form).rglob("*.*"))
+    import_features(None, tmp_path / "parquet", tmp_path / "back.h5")
+    assert FeatureStore.open(tmp_path / "back.h5").corpus["gated"] is True
 
 
 # hostile files -------------------------------------------------------------------------------------------------------
