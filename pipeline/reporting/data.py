@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +120,17 @@ class RunView:
             return per_class(self.confusion(), self.run.classes)
         each = [label_counts(found.labels, found.outputs) for found in self.predictions.values()]
         return class_rows(np.sum(each, axis=0), self.run.classes)
+
+    def spread_by_class(self) -> dict[str, float]:
+        """Standard deviation over seeds of the F1 of every class, all folds of a seed together; NaN for one seed."""
+        each: list[dict[str, float]] = []
+        for seed in self.seeds:
+            names = {member["name"] for member in self.run.members if member["seed"] == seed}
+            alone = replace(self, predictions={n: found for n, found in self.predictions.items() if n in names})
+            each.append({row.name: row.f1 for row in alone.by_class()})
+        if len(each) < 2:
+            return {}
+        return {name: float(np.std([one[name] for one in each], ddof=1)) for name in each[0]}
 
     def map(self) -> tuple[npt.NDArray[np.float64], list[Judged], tuple[float, float]]:
         """Fused vectors of the first model on their two widest directions.

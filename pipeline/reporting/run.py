@@ -48,11 +48,14 @@ def run_section(view: RunView, alone: bool) -> Html:
 def _classes(view: RunView) -> Html:
     seeds = max(1, len(view.seeds))
     rows: list[list[Content]] = []
+    spread = view.spread_by_class()
     for index, row in enumerate(view.by_class()):
         support = str(row.support // seeds)
-        rows.append([row.name, bar(row.precision, index), bar(row.recall, index), bar(row.f1, index), support])
+        apart = spread.get(row.name, float("nan"))
+        shown = f"± {100 * apart:.1f}" if math.isfinite(apart) else "–"
+        rows.append([row.name, bar(row.precision, index), bar(row.recall, index), bar(row.f1, index), shown, support])
     what = "class" if view.run.kind == "class" else "label"
-    scores = table([what, "precision", "recall", "F1", "rows"], rows)
+    scores = table([what, "precision", "recall", "F1", "over seeds", "rows"], rows)
     cards = [el("div", el("h3", f"Per {what}"), scores, class_="card")]
     if what == "class":
         per = "" if seeds == 1 else f", mean of {seeds} seeds"

@@ -27,7 +27,8 @@ video { display: block; width: 100%; max-height: 56vh; background: #000; border-
 .watch { position: sticky; top: 0; z-index: 1; background: var(--page); padding: 6px 0 }
 .now { font-variant-numeric: tabular-nums; margin: 6px 0 0; min-height: 1.5em }
 table a { color: var(--accent) } tr.now > * { background: color-mix(in srgb, var(--accent) 14%, transparent) }
-@media print { .watch { position: static } video { display: none } svg.lanes { min-width: 0 !important } }
+@media print { .watch { display: none } #cursor { display: none } tr.now > * { background: none }
+  svg.lanes { min-width: 0 !important } }
 @media (max-height: 700px) { .watch { position: static } }
 """
 

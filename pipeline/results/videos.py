@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -124,12 +125,13 @@ def predict_video(
             return there, True
         total = int(facts.seconds or 0)
         with progress_bar(video.name, total, "seconds") as bar:
-            shown = 0
+            shown, begun = 0, time.monotonic()
 
             def on_time(seconds: float) -> None:
                 nonlocal shown
                 now = min(int(seconds), total)
-                bar.advance(now - shown, "seconds")
+                rate = seconds / max(time.monotonic() - begun, 1e-3)
+                bar.advance(now - shown, f"seconds · {rate:.1f} × its length")
                 shown = now
 
             return record_timeline(predictor, video, header, lambda: request.windows(cues), path, on_time), False
