@@ -47,8 +47,12 @@ def look(picture: Picture) -> npt.NDArray[np.float32]:
     """Small grey picture of a face crop with mean 0 and norm 1, shape (LOOK_SIZE²,); a dot product compares two."""
     import cv2
 
-    small = cv2.resize(picture, (LOOK_SIZE, LOOK_SIZE), interpolation=cv2.INTER_AREA)
-    flat: npt.NDArray[np.float32] = np.asarray(small, np.uint8).mean(axis=2, dtype=np.float32).ravel()
+    return unit_look(np.asarray(cv2.resize(picture, (LOOK_SIZE, LOOK_SIZE), interpolation=cv2.INTER_AREA), np.uint8))
+
+
+def unit_look(small: Picture) -> npt.NDArray[np.float32]:
+    """Grey of a colour picture with mean 0 and norm 1, flat."""
+    flat: npt.NDArray[np.float32] = small.mean(axis=2, dtype=np.float32).ravel()
     flat -= flat.mean()
     flat /= np.float32(max(float(np.linalg.norm(flat)), 1e-6))
     return flat
@@ -56,13 +60,16 @@ def look(picture: Picture) -> npt.NDArray[np.float32]:
 
 def mouth(grey: Picture, face: Face) -> Picture:
     """Patch around the mouth, its corners level, shape (24, 32), grey."""
-    left, top, width, height = (float(value) for value in face.box)
+    return _cut(grey, mouth_middle(face), MOUTH_WIDTH_SHARE * float(face.box[2]), tilt(face), MOUTH_SIZE)
+
+
+def mouth_middle(face: Face) -> tuple[float, float]:
+    """Middle of the mouth, from the landmarks where there are some."""
     if face.points is None:
-        centre = (left + width / 2, top + 0.8 * height)
-    else:
-        middle = (face.points[3] + face.points[4]) / 2
-        centre = (float(middle[0]), float(middle[1]))
-    return _cut(grey, centre, MOUTH_WIDTH_SHARE * width, tilt(face), MOUTH_SIZE)
+        left, top, width, height = (float(value) for value in face.box)
+        return left + width / 2, top + 0.8 * height
+    middle = (face.points[3] + face.points[4]) / 2
+    return float(middle[0]), float(middle[1])
 
 
 def between(before: Face, after: Face, share: float) -> Face:
@@ -84,8 +91,6 @@ def weighted(faces: Sequence[tuple[Face, float]]) -> Face:
 
 def _cut(picture: Picture, centre: tuple[float, float], width: float, angle: float, size: tuple[int, int]) -> Picture:
     """Cut a rectangle of the given width in pixels, tilted by `angle`, and scale it to `size`."""
-    import cv2
-
     scale = size[0] / max(width, 1.0)
     x, y = centre
     fold = int(1 / scale)
@@ -93,6 +98,14 @@ def _cut(picture: Picture, centre: tuple[float, float], width: float, angle: flo
         # warpAffine looks at four pixels only; shrinking more than twofold needs averaging first.
         picture, left, top = _folded(picture, centre, width * max(1.0, size[1] / size[0]), fold)
         x, y, scale = (x - left) / fold, (y - top) / fold, scale * fold
+    return warp(picture, (x, y), scale, angle, size)
+
+
+def warp(picture: Picture, centre: tuple[float, float], scale: float, angle: float, size: tuple[int, int]) -> Picture:
+    """Rectangle of `size` around a centre, the picture scaled by `scale` (above 1/2) and turned; black outside."""
+    import cv2
+
+    x, y = centre
     cos, sin = math.cos(angle) * scale, math.sin(angle) * scale
     # Positions are of pixel edges, warpAffine's are of pixel centres: hence the halves.
     matrix = np.array(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -98,25 +99,22 @@ class Yunet:
         shrink = _shrink(frame, pixels)
         size = (max(round(width * shrink), 1), max(round(height * shrink), 1))
         small = frame if shrink == 1.0 else cv2.resize(frame, size, interpolation=cv2.INTER_AREA)
-        rows = self._net(size).detect(small)[1]
+        back = np.array([width / size[0], height / size[1]], np.float32)
+        rows = self._rows(np.asarray(small, np.uint8))
+        return largest([Face((box.reshape(2, 2) * back).reshape(4), score, points * back) for box, score, points in rows])
+
+    def _rows(self, picture: Picture) -> list[tuple[npt.NDArray[np.float32], float, npt.NDArray[np.float32]]]:
+        """Box (4,), score and points (5, 2) of each face, in pixels of a picture that is looked at as it is."""
+        rows = self._net((picture.shape[1], picture.shape[0])).detect(picture)[1]
         if rows is None:
             return []
-        back = np.array([width / size[0], height / size[1]], np.float32)
-        boxes = rows[:, :4].reshape(-1, 2, 2) * back
-        points = rows[:, 4:14].reshape(-1, 5, 2) * back
-        return _largest(
-            [
-                Face(box.reshape(4), float(row[14]), five)
-                for box, five, row in zip(boxes, points, rows, strict=True)
-                if np.isfinite(row).all()
-            ]
-        )
+        return [(row[:4], float(row[14]), row[4:14].reshape(5, 2)) for row in rows if np.isfinite(row).all()]
 
     def _net(self, size: tuple[int, int]) -> Any:
         import cv2
 
         if size not in self._nets:
-            if len(self._nets) >= 4:
+            if len(self._nets) >= 8:
                 self._nets.clear()
             self._nets[size] = cv2.FaceDetectorYN.create(str(self._model), "", size, self.SCORE, 0.3, 100)
         return self._nets[size]
@@ -151,7 +149,7 @@ class Cascade:
         size = (max(round(width * shrink), 1), max(round(height * shrink), 1))
         grey = cv2.equalizeHist(cv2.resize(cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY), size, interpolation=cv2.INTER_AREA))
         boxes, _, weights = self._cascade.detectMultiScale3(grey, 1.2, 5, minSize=(24, 24), outputRejectLevels=True)
-        return _largest(
+        return largest(
             [
                 Face(np.asarray(box, np.float32) / np.float32(shrink), min(float(weight) / self.FULL_WEIGHT, 1.0))
                 for box, weight in zip(boxes, np.ravel(weights), strict=True)
@@ -180,7 +178,8 @@ def _shrink(frame: Picture, pixels: int) -> float:
     return min(math.sqrt(pixels / (frame.shape[0] * frame.shape[1])), 1.0)
 
 
-def _largest(faces: list[Face]) -> list[Face]:
+def largest(faces: list[Face]) -> list[Face]:
+    """Faces that are not too small, the largest first, at most `MOST_FACES`."""
     wide = [face for face in faces if face.box[2] >= SMALLEST_FACE and face.box[3] >= SMALLEST_FACE]
     return sorted(wide, key=lambda face: (-float(face.box[2] * face.box[3]), float(face.box[0])))[:MOST_FACES]
 
@@ -188,14 +187,13 @@ def _largest(faces: list[Face]) -> list[Face]:
 class ThreadDetectors:
     """One detector per thread: OpenCV's are not safe to share, and making one costs as much as a frame."""
 
-    def __init__(self, model: Path | None) -> None:
-        self._model = model
+    def __init__(self, make: Callable[[], Yunet | Cascade]) -> None:
+        self._make = make
         self._local = threading.local()
 
     def fresh(self) -> Yunet | Cascade:
         """Detector of this thread, without memory of earlier clips."""
         detector: Yunet | Cascade | None = getattr(self._local, "detector", None)
         if detector is None:
-            detector = Cascade() if self._model is None else Yunet(self._model)
-            self._local.detector = detector
+            detector = self._local.detector = self._make()
         return detector.reset()

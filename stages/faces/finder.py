@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,17 +19,21 @@ from mer.cache import MerError
 from ..interfaces import FaceCrops, Waveform
 from ..media.frames import Picture
 from . import speaking, tracks
-from .align import between, crop, look, mouth
+from .align import crop, look
 from .detect import MOST_FACES, SMALLEST_FACE, Cascade, Face, ThreadDetectors, Yunet, cascade_file
+from .follow import FollowingYunet, Levels
+from .mouths import MouthsAtOnce, MouthsWhenNeeded
 from .tracks import Linker, Track, join_returns
 
 log = logging.getLogger("mer.faces")
 
 DETECTORS = ("auto", "yunet", "cascade")
+YUNETS = {1: Yunet, 2: FollowingYunet}
+"""Ways of finding faces with YuNet: 1 looks at the whole of every frame, 2 follows known faces and is three times as
+fast. Their crops differ by a few pixels, so each keeps its number in the spec, and features begun with 1 go on with 1."""
 POLICIES = ("speaking", "largest", "central")
 GREY_FPS = 30.0
 """Rate at which mouths are looked at, enough for speech; pass it as `MediaRequest.grey_fps`."""
-MOST_GREY_FRAMES = 64
 CROPS_IN_MEMORY = 32 << 20
 """Bytes of candidate crops kept in memory per clip before they go to a temporary file."""
 
@@ -60,12 +64,16 @@ class FaceFinder:
     """`speaking`: who moves their mouth with the sound, else the largest; `largest`; `central`."""
     region: Region | None = None
     """Part of the frame to look in (left, top, right, bottom as fractions) where the utterance names none."""
+    algorithm: int = 2
+    """Which of `YUNETS`; the cascade has one way only."""
 
     def __post_init__(self) -> None:
         if self.policy not in POLICIES:
             raise MerError(f"face policy {self.policy!r} is unknown; use one of {', '.join(POLICIES)}")
         if not 16 <= self.size <= 1024 or not 0 <= self.margin <= 2:
             raise MerError(f"face crops of {self.size} pixels with a margin of {self.margin} are out of range")
+        if self.algorithm not in YUNETS:
+            raise MerError(f"way {self.algorithm} of finding faces is unknown; it was made by a newer mer")
 
     @property
     def grey_fps(self) -> float | None:
@@ -74,7 +82,7 @@ class FaceFinder:
 
     def identity(self) -> dict[str, Any]:
         """Everything that can change the crops, JSON-able; part of a feature spec's inputs."""
-        kind = Yunet if self.detector == "yunet" else Cascade
+        kind: type[Yunet] | type[Cascade] = YUNETS[self.algorithm] if self.detector == "yunet" else Cascade
         identity: dict[str, Any] = {
             "detector": self.detector,
             "weights_sha256": self.sha256,
@@ -104,12 +112,15 @@ class FaceFinder:
 
         # Clips are decoded side by side; OpenCV's own threads on top would fight for the same cores.
         cv2.setNumThreads(1)
-        loaded = LoadedFinder(self, ThreadDetectors(self.model))
+        loaded = LoadedFinder(self, ThreadDetectors(self._detector))
         try:
             loaded.detectors.fresh().find(np.zeros((64, 64, 3), np.uint8))
         except cv2.error as error:
             raise MerError(f"{self.model} cannot be used as YuNet: {str(error).strip().splitlines()[0]}") from error
         return loaded
+
+    def _detector(self) -> Yunet | Cascade:
+        return Cascade() if self.model is None else YUNETS[self.algorithm](self.model)
 
 
 class LoadedFinder:
@@ -138,56 +149,44 @@ class FaceWatcher:
         self._linker = Linker()
         self._crops = _CropPile(finder.size) if crops is None else crops
         self._times: list[float] = []
-        self._grey: list[tuple[float, Picture]] = []
-        self._older: list[tuple[float, Picture]] = []
+        self._mouths = MouthsWhenNeeded() if isinstance(detector, FollowingYunet) else MouthsAtOnce()
         self._frame_size = (0, 0)
 
     def add_grey(self, time_seconds: float, grey: Picture) -> None:
         """Take a grey picture (H, W) of a moment between the sampled frames; optional, sharpens `speaking`."""
-        if len(self._grey) < MOST_GREY_FRAMES:
-            self._grey.append((time_seconds, grey))
+        self._mouths.add_grey(time_seconds, grey, self._linker.tracks)
 
     def add(self, time_seconds: float, frame: Picture) -> None:
         """Take the next sampled frame, BGR of shape (H, W, 3)."""
-        import cv2
-
         step = len(self._times)
         self._times.append(time_seconds)
-        height, width = frame.shape[:2]
-        self._frame_size = (width, height)
-        faces = [face for face in self._detector.find(frame) if _inside(face, self._region, width, height)]
-        coarse = max(1, max(height, width) // 160)
-        green = np.ascontiguousarray(frame[::coarse, ::coarse, 1])
-        thumbnail = np.asarray(cv2.resize(green, (16, 9), interpolation=cv2.INTER_AREA), np.uint8)
-        crops = [crop(frame, face, self._finder.size, self._finder.margin) for face in faces]
-        looks = [look(picture) for picture in crops]
-        owners = self._linker.link(step, time_seconds, faces, looks, thumbnail)
+        self._frame_size = (frame.shape[1], frame.shape[0])
+        cut = self._linker.is_cut(time_seconds, _thumbnail(frame))
+        faces, crops, looks = self._see(frame, cut)
+        owners = self._linker.link(step, time_seconds, faces, looks)
         for owner, picture in zip(owners, crops, strict=True):
             owner.crops.append(self._crops.put(picture))
         if self._finder.policy == "speaking":
-            if not self._grey and faces:
-                self._grey.append((time_seconds, np.asarray(cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY), np.uint8)))
-            self._cut_mouths(step - 1)
-        self._older, self._grey = self._grey, []
+            self._mouths.add(self._times, frame, self._linker.tracks, bool(faces))
 
-    def _cut_mouths(self, step: int) -> None:
-        """Cut mouth patches for the moments up to a step, one step late so that places can be smoothed."""
-        if step < 1:
-            return
-        before_seconds, span = self._times[step - 1], self._times[step] - self._times[step - 1]
-        for track in self._linker.tracks:
-            older, newer = track.steady(step - 1), track.steady(step)
-            if older is None or newer is None:
-                continue
-            for moment, picture in self._older:
-                share = (moment - before_seconds) / span
-                if 0 < share <= 1:
-                    track.mouth_times.append(moment)
-                    track.mouths.append(mouth(picture, between(older, newer, share)))
+    def _see(self, frame: Picture, cut: bool) -> tuple[list[Face], list[Picture], list[npt.NDArray[np.float32]]]:
+        """Faces of a frame, the crop of each, and the small picture of each that tells people apart."""
+        size, margin = self._finder.size, self._finder.margin
+        if isinstance(self._detector, FollowingYunet):
+            levels = Levels(frame)
+            faces = self._detector.find_in(levels, cut, self._wanted)
+            looks = [levels.look(face, margin) for face in faces]
+            return faces, [levels.crop(face, size, margin) for face in faces], looks
+        faces = [face for face in self._detector.find(frame) if self._wanted(face)]
+        crops = [crop(frame, face, size, margin) for face in faces]
+        return faces, crops, [look(picture) for picture in crops]
+
+    def _wanted(self, face: Face) -> bool:
+        return _inside(face, self._region, *self._frame_size)
 
     def close(self) -> None:
         """Give back what a clip that is not finished has piled up; harmless after `finish`."""
-        self._grey, self._older = [], []
+        self._mouths.close()
         self._crops.close()
 
     def finish(self, waveform: Waveform | None) -> FaceCrops:
@@ -196,8 +195,8 @@ class FaceWatcher:
         A clip without any face gives crops of shape (0, S, S, 3) and no valid step.
         """
         frames = len(self._times)
-        self._cut_mouths(frames - 1)
         sure, fewest = self._detector.SURE_SCORE, min(self._detector.FEWEST, frames)
+        self._mouths.finish(self._times, self._linker.tracks)
         joined = join_returns(self._linker.tracks)
         people = [track for track in joined if track.best_score >= sure and len(track.steps) >= fewest]
         chosen, note = choose(people, self._finder.policy, waveform, self._times, self._frame_size, self._region)
@@ -285,6 +284,15 @@ def _describe(track: Track, evidence: float | None) -> dict[str, Any]:
     }
 
 
+def _thumbnail(frame: Picture) -> Picture:
+    """Very small grey picture of a frame, for telling a new shot."""
+    import cv2
+
+    coarse = max(1, max(frame.shape[:2]) // 160)
+    green = np.ascontiguousarray(frame[::coarse, ::coarse, 1])
+    return np.asarray(cv2.resize(green, (16, 9), interpolation=cv2.INTER_AREA), np.uint8)
+
+
 def _inside(face: Face, region: Region | None, width: int, height: int) -> bool:
     if region is None:
         return True
@@ -299,31 +307,50 @@ class _CropPile:
     def __init__(self, size: int) -> None:
         self._shape = (size, size, 3)
         self._bytes = size * size * 3
+        self._kept: list[Picture] = []
         self._count = 0
-        self._file = tempfile.SpooledTemporaryFile(max_size=CROPS_IN_MEMORY)  # noqa: SIM115 - closed by close()
+        self._file: IO[bytes] | None = None
 
     def put(self, picture: Picture) -> int:
-        """Keep a BGR crop; returns its place."""
+        """Keep a BGR crop, which nobody changes afterwards; returns its place."""
+        self._count += 1
+        self._kept.append(picture)
+        if self._file is not None or self._count * self._bytes > CROPS_IN_MEMORY:
+            self._write()
+        return self._count - 1
+
+    def _write(self) -> None:
         try:
-            self._file.write(picture.tobytes())
+            if self._file is None:
+                self._file = tempfile.TemporaryFile()  # noqa: SIM115 - closed by close()
+            for picture in self._kept:
+                self._file.write(picture.tobytes())
         except OSError as error:
             raise MerError(
                 f"face crops cannot be kept in {tempfile.gettempdir()}: {error.strerror}; set TMPDIR"
             ) from error
-        self._count += 1
-        return self._count - 1
+        self._kept = []
 
     def take(self, places: Sequence[int]) -> npt.NDArray[np.uint8]:
         """Crops at the given places as RGB, shape (n, size, size, 3)."""
+        import cv2
+
         crops = np.empty((len(places), *self._shape), np.uint8)
         for row, place in enumerate(places):
-            self._file.seek(place * self._bytes)
-            crops[row] = np.frombuffer(self._file.read(self._bytes), np.uint8).reshape(self._shape)[..., ::-1]
+            cv2.cvtColor(self._at(place), cv2.COLOR_BGR2RGB, dst=crops[row])
         return crops
 
+    def _at(self, place: int) -> Picture:
+        if self._file is None:
+            return self._kept[place]
+        self._file.seek(place * self._bytes)
+        return np.frombuffer(self._file.read(self._bytes), np.uint8).reshape(self._shape)
+
     def close(self) -> None:
-        """Give the memory or the file back."""
-        self._file.close()
+        """Give the memory and the file back."""
+        self._kept = []
+        if self._file is not None:
+            self._file.close()
 
 
 # --- getting the detector -----------------------------------------------------------------------------------------
@@ -337,6 +364,7 @@ def resolve_finder(
     margin: float = 0.15,
     policy: str = "speaking",
     region: Region | None = None,
+    algorithm: int = 2,
 ) -> FaceFinder:
     """Find the detector and pin it by the hash of its weights.
 
@@ -358,7 +386,7 @@ def resolve_finder(
     if detector != "cascade":
         model, trouble = _find_yunet(path)
         if model is not None:
-            return FaceFinder("yunet", model, _sha256(model), size, margin, policy, region)
+            return FaceFinder("yunet", model, _sha256(model), size, margin, policy, region, algorithm)
         advice = (
             f"to have it, run `hf download {YUNET_REPOSITORY} {YUNET_FILE}` where there is a network, "
             f"or set {YUNET_VARIABLE} to the file"
@@ -368,7 +396,7 @@ def resolve_finder(
         log.warning(
             "YuNet cannot be had (%s): falling back to OpenCV's cascade, which misses more faces; %s", trouble, advice
         )
-    return FaceFinder("cascade", None, _sha256(cascade_file()), size, margin, policy, region)
+    return FaceFinder("cascade", None, _sha256(cascade_file()), size, margin, policy, region, algorithm)
 
 
 def _find_yunet(path: Path | None) -> tuple[Path | None, str]:

@@ -54,6 +54,8 @@ class Track:
     """Where each step's crop is kept."""
     mouth_times: list[float] = field(default_factory=list)
     mouths: list[npt.NDArray[np.uint8]] = field(default_factory=list)
+    waiting: list[tuple[float, int, int, npt.NDArray[np.uint8]]] = field(default_factory=list)
+    """Surroundings of the mouth that patches can still be cut from: time, left, top, grey pixels."""
 
     @property
     def best_score(self) -> float:
@@ -118,16 +120,19 @@ class Linker:
         self._changes: list[float] = []
         self._cut_at = -math.inf
 
-    def link(
-        self, step: int, time_seconds: float, faces: list[Face], looks: list[Look], thumbnail: npt.NDArray[np.uint8]
-    ) -> list[Track]:
-        """Link the faces of one frame; returns the track of each face, in the order of the faces.
+    def is_cut(self, time_seconds: float, thumbnail: npt.NDArray[np.uint8]) -> bool:
+        """Say whether a frame begins a new shot; to be asked of every frame, before its faces are linked.
 
         `thumbnail` is a small grey picture of the whole frame, any fixed shape; a sudden change of it is a cut, across
         which a track goes on only where the face looks the same.
         """
-        if self._is_cut(thumbnail):
+        cut = self._is_cut(thumbnail)
+        if cut:
             self._cut_at = time_seconds
+        return cut
+
+    def link(self, step: int, time_seconds: float, faces: list[Face], looks: list[Look]) -> list[Track]:
+        """Link the faces of one frame; returns the track of each face, in the order of the faces."""
         live = [
             track
             for track in self.tracks
@@ -153,7 +158,6 @@ class Linker:
         return [owners[column] for column in range(len(faces))]
 
     def _is_cut(self, thumbnail: npt.NDArray[np.uint8]) -> bool:
-        """Say whether a frame begins a new shot."""
         grey = thumbnail.astype(np.float32) / np.float32(255)
         before, self._thumbnail = self._thumbnail, grey
         if before is None:

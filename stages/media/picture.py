@@ -83,6 +83,7 @@ class PictureReader:
         self._grey = (Grid(grey[0]), grey[1]) if grey else None
         self._step = step_seconds
         self._aspect = aspect
+        self._scaler = Scaler()
 
     def feed(self, frame: Any) -> None:
         """Take one decoded frame; grey comes before colour when both want it."""
@@ -96,25 +97,47 @@ class PictureReader:
         time = max(time, 0.0)
         self.seconds = min(time + self._step, self._stop - self._start)
         if self._grey is not None and self._grey[0].wants(time):
-            self._grey[1](time, to_grey(frame, self._aspect))
+            self._grey[1](time, to_grey(frame, self._aspect, self._scaler))
         if self._frames is not None and self._frames[0].wants(time):
             self.sampled += 1
-            self._frames[1](time, to_bgr(frame, self._aspect))
+            self._frames[1](time, to_bgr(frame, self._aspect, self._scaler))
 
 
-def to_bgr(frame: Any, aspect: float = 1.0) -> Picture:
+class Scaler:
+    """FFmpeg's scaler, set up once for all frames of a clip and run in one thread.
+
+    Left to itself PyAV sets one up for every frame, with a thread per core.
+    """
+
+    def __init__(self) -> None:
+        from av.video.reformatter import VideoReformatter
+
+        self._scaler = VideoReformatter()
+        self._one_thread: dict[str, Any] = {"threads": 1}
+
+    def to(self, frame: Any, pixels: str, width: int) -> Picture:
+        """Pixels of a frame in another format, its height kept."""
+        try:
+            made = self._scaler.reformat(frame, width, frame.height, pixels, **self._one_thread)
+        except TypeError:  # PyAV before 16 has one thread and no such argument
+            self._one_thread = {}
+            made = self._scaler.reformat(frame, width, frame.height, pixels)
+        return np.asarray(made.to_ndarray(), np.uint8)
+
+
+def to_bgr(frame: Any, aspect: float = 1.0, scaler: Scaler | None = None) -> Picture:
     """One PyAV video frame as BGR, shape (H, W, 3), upright, with square pixels."""
-    return _upright(frame.to_ndarray(format="bgr24", width=_display_width(frame, aspect), height=frame.height), frame)
+    return _upright((scaler or Scaler()).to(frame, "bgr24", _display_width(frame, aspect)), frame)
 
 
-def to_grey(frame: Any, aspect: float = 1.0) -> Picture:
+def to_grey(frame: Any, aspect: float = 1.0, scaler: Scaler | None = None) -> Picture:
     """One PyAV video frame as grey, shape (H, W); the luma plane itself where the pixel format has one."""
     layout = frame.format.name
     if aspect == 1.0 and layout.startswith(("yuv4", "yuvj4", "gray", "nv12")) and frame.format.components[0].bits == 8:
         plane = frame.planes[0]
         rows = np.frombuffer(plane, np.uint8).reshape(plane.height, plane.line_size)
         return _upright(rows[:, : frame.width], frame)
-    return _upright(frame.to_ndarray(format="gray", width=_display_width(frame, aspect), height=frame.height), frame)
+    return _upright((scaler or Scaler()).to(frame, "gray", _display_width(frame, aspect)), frame)
 
 
 def _display_width(frame: Any, aspect: float) -> int:

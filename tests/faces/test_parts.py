@@ -106,7 +106,8 @@ def link_all(steps: list[list[tuple[Face, int]]], fps: float = 5.0, pictures: li
     linker = Linker()
     for step, faces in enumerate(steps):
         background = np.full((9, 16), 40 * (pictures[step] if pictures else 1), np.uint8)
-        linker.link(step, step / fps, [face for face, _ in faces], [frame[person] for _, person in faces], background)
+        linker.is_cut(step / fps, background)
+        linker.link(step, step / fps, [face for face, _ in faces], [frame[person] for _, person in faces])
     return linker
 
 
