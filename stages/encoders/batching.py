@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
+from contextlib import contextmanager
 from typing import TypeVar
 
 import numpy as np
@@ -103,7 +105,59 @@ _once = OutOfMemoryOnce()
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Tell whether an error says that the device's memory is full."""
-    return type(error).__name__ == "OutOfMemoryError" or "CUDA out of memory" in str(error)
+    # cuBLAS takes its workspace past PyTorch's allocator and has a name of its own for it.
+    full = ("CUDA out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+    return type(error).__name__ == "OutOfMemoryError" or any(words in str(error) for words in full)
+
+
+class Sharing:
+    """Who runs on a device at the moment: several batches side by side, or one that needs all of the memory."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._running: set[int] = set()
+        """Threads with a batch on the device."""
+        self._alone: int | None = None
+
+    @contextmanager
+    def beside_others(self) -> Iterator[None]:
+        """Run side by side; waits while another thread runs alone."""
+        me = threading.get_ident()
+        with self._changed:
+            self._changed.wait_for(lambda: self._alone is None)
+            self._running.add(me)
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._running.discard(me)
+                self._changed.notify_all()
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Run with nobody beside; waits until the other threads are through with their batches."""
+        me = threading.get_ident()
+        if self._alone == me:
+            yield
+            return
+        with self._changed:
+            beside = me in self._running
+            self._running.discard(me)
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: self._alone is None)
+            self._alone = me
+            self._changed.wait_for(lambda: not self._running)
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._alone = None
+                if beside:
+                    self._running.add(me)
+                self._changed.notify_all()
+
+
+_sharing = Sharing()
 
 
 def run_halving(items: Sequence[T], run: Callable[[Sequence[T]], None]) -> None:
@@ -123,14 +177,29 @@ def run_halving(items: Sequence[T], run: Callable[[Sequence[T]], None]) -> None:
     # Outside the handler: a live traceback would keep the failed batch's tensors on the device.
     _free_device_memory()
     if len(items) == 1:
-        raise MerError(
-            "the device's memory is too small for one item of this encoder; use a smaller encoder, "
-            "--max-audio-seconds, or --device cpu"
-        )
+        _run_alone(items, run)
+        return
     _once.say(len(items))
     middle = len(items) // 2
     run_halving(items[:middle], run)
     run_halving(items[middle:], run)
+
+
+def _run_alone(items: Sequence[T], run: Callable[[Sequence[T]], None]) -> None:
+    """Try an item once more when no other thread's batch takes memory beside it."""
+    with _sharing.alone():
+        _free_device_memory()
+        try:
+            run(items)
+            return
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+    _free_device_memory()
+    raise MerError(
+        "the device's memory is too small for one item of this encoder; use a smaller encoder, "
+        "--max-audio-seconds, or --device cpu"
+    )
 
 
 def _free_device_memory() -> None:
@@ -185,7 +254,8 @@ class Encoding:
 
     def _run_batch(self, batch: list[int]) -> None:
         started = time.perf_counter()
-        self._try_batch(batch)
+        with _sharing.beside_others():
+            self._try_batch(batch)
         self._seconds.append(time.perf_counter() - started)
 
     def _try_batch(self, batch: list[int]) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import operator
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -210,35 +211,74 @@ class LayerTap:
 
 
 class _WithoutTF32:
-    """Float32 products of full precision on a GPU while any thread is inside; the switch is the whole process's."""
+    """Float32 products of full precision on a GPU while any thread is inside; the switch is the whole process's.
+
+    PyTorch has two names for it. `allow_tf32` cannot be read any more once `fp32_precision` was written, so that is
+    written only where a program has chosen TF32 by it, which `allow_tf32` does not undo.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._inside = 0
-        self._before = (False, False)
+        self._before: tuple[list[bool | None], list[str]] = ([], [])
 
     def __enter__(self) -> None:
         with self._lock:
             if not self._inside:
-                self._before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
-                torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+                newer = _switches("cuda.matmul", "cudnn.conv", "cudnn.rnn")
+                self._before = _allowed(), [switch.fp32_precision for switch in newer]
+                for switch in _switches("cuda.matmul", "cudnn"):
+                    switch.allow_tf32 = False
+                for switch in newer:
+                    if switch.fp32_precision not in EXACT:
+                        switch.fp32_precision = "ieee"
             self._inside += 1
 
     def __exit__(self, *reason: object) -> None:
         with self._lock:
             self._inside -= 1
-            if not self._inside:
-                torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = self._before
+            if self._inside:
+                return
+            allowed, newer = self._before
+            for switch, was_allowed in zip(_switches("cuda.matmul", "cudnn"), allowed, strict=True):
+                if was_allowed:
+                    switch.allow_tf32 = True
+            for switch, precision in zip(_switches("cuda.matmul", "cudnn.conv", "cudnn.rnn"), newer, strict=True):
+                if switch.fp32_precision != precision and precision not in EXACT:
+                    switch.fp32_precision = precision
+
+
+EXACT = ("ieee", "none")
+"""Values of `fp32_precision` without rounding, once `allow_tf32` is off."""
+
+
+def _switches(*names: str) -> list[Any]:
+    return [operator.attrgetter(name)(torch.backends) for name in names]
+
+
+def _allowed() -> list[bool | None]:
+    """Values of `allow_tf32` of products and of cuDNN, None where the newer name was written and it cannot be read."""
+    found: list[bool | None] = []
+    for switch in _switches("cuda.matmul", "cudnn"):
+        try:
+            found.append(bool(switch.allow_tf32))
+        except RuntimeError:
+            found.append(None)
+    return found
 
 
 _without_tf32 = _WithoutTF32()
 
 
+def full_float32(device: str) -> AbstractContextManager[None]:
+    """Float32 without TF32 on a GPU, which would round the factors of products to ten bits; nothing elsewhere."""
+    return _without_tf32 if device.startswith("cuda") else nullcontext()
+
+
 @contextmanager
 def exact_math(device: str, precision: str) -> Iterator[None]:
-    """Inference without gradients; in float32 without TF32, which would round products to ten bits."""
-    full = device.startswith("cuda") and precision == "float32"
-    with _without_tf32 if full else nullcontext(), torch.inference_mode():
+    """Inference without gradients; in float32 without TF32."""
+    with full_float32(device) if precision == "float32" else nullcontext(), torch.inference_mode():
         yield
 
 

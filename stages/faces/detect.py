@@ -101,7 +101,9 @@ class Yunet:
         small = frame if shrink == 1.0 else cv2.resize(frame, size, interpolation=cv2.INTER_AREA)
         back = np.array([width / size[0], height / size[1]], np.float32)
         rows = self._rows(np.asarray(small, np.uint8))
-        return largest([Face((box.reshape(2, 2) * back).reshape(4), score, points * back) for box, score, points in rows])
+        return largest(
+            [Face((box.reshape(2, 2) * back).reshape(4), score, points * back) for box, score, points in rows]
+        )
 
     def _rows(self, picture: Picture) -> list[tuple[npt.NDArray[np.float32], float, npt.NDArray[np.float32]]]:
         """Box (4,), score and points (5, 2) of each face, in pixels of a picture that is looked at as it is."""

@@ -98,7 +98,7 @@ class FollowingYunet(Yunet):
 
     ALGORITHM = 2
     SMALL_PIXELS = 160 * 90
-    WINDOW_PIXELS = 96
+    WINDOW_PIXELS = 128
     WINDOW_SHARE = 1.5
     """Side of a window over the longer side of the face."""
     STILL = 0.08
@@ -217,7 +217,9 @@ class FollowingYunet(Yunet):
         size = (max(round(width * shrink), 1), max(round(height * shrink), 1))
         back = np.array([width / size[0], height / size[1]], np.float32)
         rows = self._rows(levels.whole(size))
-        return largest([Face((box.reshape(2, 2) * back).reshape(4), score, points * back) for box, score, points in rows])
+        return largest(
+            [Face((box.reshape(2, 2) * back).reshape(4), score, points * back) for box, score, points in rows]
+        )
 
 
 def _middle(face: Face) -> tuple[float, float]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -89,6 +91,36 @@ def test_tf32_stays_off_until_the_last_thread_is_done() -> None:
             assert switch() == (True, before[1])
     finally:
         torch.backends.cuda.matmul.allow_tf32 = before[0]
+
+
+PRECISIONS = """
+import sys, torch
+from mer.stages.encoders.loading import full_float32
+def found():
+    backends = torch.backends
+    return [switch.fp32_precision for switch in (backends.cuda.matmul, backends.cudnn.conv, backends.cudnn.rnn)]
+exec(sys.argv[1])
+before = found()
+with full_float32("cuda:0"):
+    print("tf32" in found())
+print(found() == before or (before[0], found()[0]) == ("none", "ieee") and found()[1:] == before[1:])
+exec(sys.argv[2])
+"""
+
+
+@pytest.mark.parametrize(
+    ("chosen", "after"),
+    [
+        ("", "assert torch.backends.cudnn.allow_tf32 and not torch.backends.cuda.matmul.allow_tf32"),
+        ("torch.backends.fp32_precision = 'tf32'", ""),
+    ],
+    ids=["by default", "by the newer name"],
+)
+def test_tf32_is_off_inside_however_a_program_chose_it(chosen: str, after: str) -> None:
+    """In a process of its own: PyTorch keeps count of which names were written."""
+    command = [sys.executable, "-c", PRECISIONS, chosen, after]
+    made = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert made.stdout.split() == ["False", "True"], made.stderr
 
 
 @pytest.mark.parametrize("bias", [True, False])

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import itertools
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mer.cache import MerError
-from mer.stages.encoders.batching import budget_from_peaks, cut_batches, run_halving
+from mer.cache import FeatureSequence, MerError
+from mer.stages.encoders.batching import Encoding, budget_from_peaks, cut_batches, is_out_of_memory, run_halving
 from mer.stages.encoders.layers import choose_layers
 from mer.stages.encoders.testing import encode_all
 from mer.stages.encoders.windows import Window, cut_windows
@@ -117,6 +121,51 @@ def test_an_item_that_alone_does_not_fit_is_told_why() -> None:
 
     with pytest.raises(MerError, match="too small for one item"):
         run_halving([1], run)
+
+
+class Crowded:
+    """An encoder whose items of cost 3 fit only when no other batch is on the device."""
+
+    padded = False
+
+    def __init__(self) -> None:
+        self.now = 0
+        self.most = 0
+        self.refused = 0
+        self.lock = threading.Lock()
+
+    def cost(self, item: int) -> int:
+        return item
+
+    def encode(self, batch: list[int]) -> list[FeatureSequence]:
+        with self.lock:
+            self.now += 1
+            self.most = max(self.most, self.now)
+        try:
+            time.sleep(0.02)
+            if 3 in batch and self.now > 1:
+                self.refused += 1
+                raise OutOfMemoryError("CUDA out of memory")
+            return [FeatureSequence.of(np.full((1, 2), item, np.float32), np.zeros(1)) for item in batch]
+        finally:
+            with self.lock:
+                self.now -= 1
+
+
+def test_an_item_that_does_not_fit_beside_others_is_encoded_alone() -> None:
+    """Two lanes share a GPU's memory: what fails beside the other one's batch may still fit by itself."""
+    loaded = Crowded()
+    items = [3, 1, 3, 2, 3, 1, 3, 2, 3]
+    with ThreadPoolExecutor(3) as lanes:
+        found = dict(Encoding(loaded, items, 3, lanes).finished())  # type: ignore[arg-type]
+    assert loaded.refused > 0
+    assert loaded.most > 1
+    assert [float(found[place].values[0, 0]) for place in range(9)] == items  # type: ignore[union-attr]
+
+
+def test_a_full_library_workspace_counts_as_out_of_memory() -> None:
+    assert is_out_of_memory(RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"))
+    assert not is_out_of_memory(RuntimeError("CUDA error: an illegal memory access was encountered"))
 
 
 def test_memory_probe_extrapolates_linearly() -> None:
