@@ -23,6 +23,7 @@ from .local_state import side_folder
 from .options import Execution, ExtractOptions
 from .presets import restricted_licences
 from .previous import read_previous
+from .restore import finder_as_begun
 from .tasks import EncodingSet
 
 logger = logging.getLogger("mer.extract")
@@ -65,6 +66,8 @@ def resolve(options: ExtractOptions, execution: Execution) -> Resolved:
         raise MerError("no encoder was asked for; use --preset, or --text-encoder, --audio-encoder, --face-encoder")
     settings, inputs = _media_settings(options, execution, info, device)
     sets = _encoding_sets(options, inputs, device)
+    if settings.finder is not None:
+        settings, sets = _faces_as_begun(options, settings, sets)
     return Resolved(corpus, info, listed, options.catalogue, previous, sets, settings)
 
 
@@ -151,6 +154,28 @@ def _encoding_sets(options: ExtractOptions, inputs: Mapping[str, Mapping[str, An
             folder = shard_folder(options.catalogue, spec.set_name).resolve()
             sets.append(EncodingSet(spec.set_name, encoder, spec, str(folder)))
     return sets
+
+
+def _faces_as_begun(
+    options: ExtractOptions, settings: TaskSettings, sets: list[EncodingSet]
+) -> tuple[TaskSettings, list[EncodingSet]]:
+    """Go on with the way of finding faces that the cache was begun with."""
+
+    def inputs(finder: Any) -> dict[str, Any]:
+        return {"fps": settings.face_fps, "channel": settings.channel, **finder.identity()}
+
+    def made_with(finder: Any) -> list[EncodingSet]:
+        made = []
+        for one in sets:
+            spec = one.encoder.spec(inputs(finder), options.dtype) if one.modality == "face" else one.spec
+            folder = shard_folder(options.catalogue, spec.set_name).resolve()
+            made.append(EncodingSet(spec.set_name, one.encoder, spec, str(folder)))
+        return made
+
+    finder = finder_as_begun(
+        settings.finder, lambda way: [Path(one.folder) for one in made_with(way) if one.modality == "face"]
+    )
+    return dataclasses.replace(settings, finder=finder, face_inputs=inputs(finder)), made_with(finder)
 
 
 def _tell_who_leaves(catalogue: Path, previous: Catalogue | None, listed: Set[str]) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from mer.cache import FeatureSpec, MerError, SpecMismatchError
 from mer.stages.interfaces import Encoder
 
 from .decoding import sound_inputs
+
+logger = logging.getLogger("mer.extract")
 
 NAMED_APART = frozenset({"checkpoint", "layers", "precision", "trust_remote_code", "resolved", "name"})
 """Fields of an encoder that are not plain options."""
@@ -98,6 +101,7 @@ def restore_finder(spec: FeatureSpec, file: Path | None = None) -> Any:
         margin=float(wanted["margin"]),
         policy=str(wanted["policy"]),
         region=tuple(region) if region else None,
+        algorithm=_face_algorithm(wanted),
     )
     if finder.identity() != dict(wanted):
         advice = "" if finder.sha256 == wanted.get("weights_sha256") else "; name its file with --face-detector"
@@ -106,6 +110,32 @@ def restore_finder(spec: FeatureSpec, file: Path | None = None) -> Any:
             f"{_differences(finder.identity(), wanted)}{advice}"
         )
     return finder
+
+
+def finder_as_begun(finder: Any, face_sets: Callable[[Any], Sequence[Path]]) -> Any:
+    """The way of finding faces that a cache goes on with: the one its face sets were begun with.
+
+    Parameters
+    ----------
+    finder
+        The way of today.
+    face_sets
+        Gives the shard folders of the face sets that a finder would make.
+    """
+    old = dataclasses.replace(finder, algorithm=1)
+    begun = [any(folder.is_dir() for folder in face_sets(way)) for way in (old, finder)]
+    if begun != [True, False] or old.identity() == finder.identity():
+        return finder
+    logger.info("faces are found the slower way, as when this cache was begun; another --out starts with today's way")
+    return old
+
+
+def _face_algorithm(inputs: Mapping[str, Any]) -> int:
+    """Number of the way of finding faces in a spec's inputs, such as 1 in "1.1"; where it is of no known kind, 2."""
+    from mer.stages.faces.finder import YUNETS
+
+    number = str(inputs.get("algorithm")).partition(".")[0]
+    return int(number) if number.isdigit() and int(number) in YUNETS else max(YUNETS)
 
 
 def check_sound(spec: FeatureSpec) -> None:

@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from ..media.frames import Picture
 from .align import LOOK_SIZE, tilt, unit_look, warp
 from .detect import Face, Yunet, largest
-from ..media.frames import Picture
 
 Wanted = Callable[[Face], bool]
 

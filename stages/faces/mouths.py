@@ -8,9 +8,9 @@ from dataclasses import replace
 
 import numpy as np
 
+from ..media.frames import Picture
 from .align import MOUTH_SIZE, MOUTH_WIDTH_SHARE, between, mouth, mouth_middle
 from .detect import Face
-from ..media.frames import Picture
 from .tracks import Track
 
 MOST_GREY_FRAMES = 64
