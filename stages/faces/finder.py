@@ -29,7 +29,7 @@ log = logging.getLogger("mer.faces")
 
 DETECTORS = ("auto", "yunet", "cascade")
 YUNETS = {1: Yunet, 2: FollowingYunet}
-"""Ways of finding faces with YuNet: 1 looks at the whole of every frame, 2 follows known faces and is three times as
+"""Ways of finding faces with YuNet: 1 looks at the whole of every frame, 2 follows known faces and is two to three times as
 fast. Their crops differ by a few pixels: the number is in the spec, and features begun with 1 go on with 1."""
 POLICIES = ("speaking", "largest", "central")
 GREY_FPS = 30.0
@@ -149,7 +149,9 @@ class FaceWatcher:
         self._linker = Linker()
         self._crops = _CropPile(finder.size) if crops is None else crops
         self._times: list[float] = []
-        self._mouths = MouthsWhenNeeded() if isinstance(detector, FollowingYunet) else MouthsAtOnce()
+        self._mouths: MouthsAtOnce | MouthsWhenNeeded = (
+            MouthsWhenNeeded() if isinstance(detector, FollowingYunet) else MouthsAtOnce()
+        )
         self._frame_size = (0, 0)
 
     def add_grey(self, time_seconds: float, grey: Picture) -> None:

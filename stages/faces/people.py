@@ -17,6 +17,7 @@ from ..interfaces import FaceCrops, Waveform
 from ..media.frames import Picture
 from .detect import Face
 from .finder import FaceWatcher, LoadedFinder, choose
+from .mouths import MouthsAtOnce
 from .tracks import SAME_LOOK, Look, Track, same_place
 
 UNLIKE_LOOK = 0.9
@@ -88,6 +89,7 @@ class PeopleWatcher(FaceWatcher):
     def __init__(self, loaded: LoadedFinder) -> None:
         self._pictures = _RecentCrops()
         super().__init__(loaded.finder, loaded.detectors.fresh(), loaded.finder.region, self._pictures)
+        self._mouths = MouthsAtOnce()  # a stretch is asked for while the clip goes on, also with one person in it
         self._seen: dict[int, _Seen] = {}
         """What is known of every track."""
         self._people: list[list[_Seen]] = []
