@@ -29,8 +29,8 @@ log = logging.getLogger("mer.faces")
 
 DETECTORS = ("auto", "yunet", "cascade")
 YUNETS = {1: Yunet, 2: FollowingYunet}
-"""Ways of finding faces with YuNet: 1 looks at the whole of every frame, 2 follows known faces and is two to three times as
-fast. Their crops differ by a few pixels: the number is in the spec, and features begun with 1 go on with 1."""
+"""Ways of finding faces with YuNet: 1 looks at the whole of every frame, 2 follows known faces in half of the time or
+less. Their crops differ by a few pixels: the number is in the spec, and features begun with 1 go on with 1."""
 POLICIES = ("speaking", "largest", "central")
 GREY_FPS = 30.0
 """Rate at which mouths are looked at, enough for speech; pass it as `MediaRequest.grey_fps`."""
