@@ -2,11 +2,11 @@
 
     python benchmarks/bench_statistics.py --worlds 1000 --pairs 500
 
-Intervals: scores of folds x seeds are drawn as mean + fold + seed + noise, `interval_over_runs` makes an interval, and
-it is counted how often the true mean lies inside; 95 % is what it says. Tests: pairs of runs with the same chance of
-being right on every utterance, alike in which utterances are hard, are compared as `mer compare` does; 5 % is what may be
-below p = .05. In half of the rows the utterances of a dialogue go right or wrong together, otherwise each for itself.
-The last rows have pairs of which one is better, for the tests' power.
+Intervals: scores of folds x seeds are drawn as mean + fold + seed + noise, `interval_over_runs` makes an interval,
+and it is counted how often the true mean lies inside; 95 % is what it says. Tests: pairs of runs with the same chance
+of being right on every utterance, alike in which utterances are hard, are compared as `mer compare` does; 5 % is what
+may be below p = .05. In half of the rows the utterances of a dialogue go right or wrong together, otherwise each for
+itself. The last rows have pairs of which one is better, for the tests' power.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,7 +19,11 @@ def train(
         ),
     ] = None,
     head: Annotated[
-        str | None, typer.Option(help="Head by name (mer heads lists them) or module:Attr. [default: drkf]")
+        str | None,
+        typer.Option(
+            help="Head by name (mer heads lists them) or module:Attr; several (a,b,c) make a grid that ends in one "
+            "table. [default: drkf]"
+        ),
     ] = None,
     modalities: Annotated[
         str | None, typer.Option(help="Comma-separated, e.g. text,audio. [default: all the cache has]")
@@ -46,7 +51,10 @@ def train(
     seeds: Annotated[int | None, typer.Option(help="Seeds per fold. [default: 5]")] = None,
     context: Annotated[
         str | None,
-        typer.Option(help="Dialogue context over the utterances: none, bigru or transformer. [default: none]"),
+        typer.Option(
+            help="Dialogue context over the utterances: none, bigru or transformer; several make a grid. "
+            "[default: none]"
+        ),
     ] = None,
     epochs: Annotated[int | None, typer.Option(help="Most epochs. [default: 60]")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Utterances per batch. [default: 64]")] = None,
@@ -87,6 +95,7 @@ def train(
     An interrupted run goes on when the same command is given again.
     """
     from mer.cache import MerError
+    from mer.pipeline.library.grid import asked_grid
     from mer.pipeline.library.runs import train_with
     from mer.pipeline.terminal.console import results, set_up_logging, status
 
@@ -102,6 +111,10 @@ def train(
     if any("" in item.partition("=") for item in features_of or ()):
         raise MerError("--set-of wants MODALITY=NAME, e.g. --set-of audio=wav2vec2-base")
     known = {name: value for name, value in given.items() if value is not None}
+    heads, contexts = asked_grid(known, config, settings or ())
+    if len(heads) > 1 or len(contexts) > 1:
+        _train_grid(known, heads, contexts, config, settings or (), sweep, as_json)
+        return
     trained = train_with(known, config, settings or (), sweep, status, sys.argv)
     if as_json:
         typer.echo(json.dumps(trained.run.facts, ensure_ascii=False))
@@ -110,3 +123,49 @@ def train(
 
     print_run(trained.run, results)
     results.print(f"run: {trained.path}", highlight=False, soft_wrap=True)
+
+
+def _train_grid(
+    known: dict[str, Any],
+    heads: Sequence[str],
+    contexts: Sequence[str],
+    config: Path | None,
+    settings: Sequence[str],
+    sweep: Path | None,
+    as_json: bool,
+) -> None:
+    """Train a grid and print its table."""
+    import dataclasses
+
+    from mer.pipeline.library.grid import train_grid
+    from mer.pipeline.library.runs import train_with
+    from mer.pipeline.scores.metrics import show
+    from mer.pipeline.terminal.console import results, status, table
+    from mer.pipeline.training.settings import build_options
+
+    options = build_options({**known, "head": heads[0], "context": contexts[0]}, config, _plain(settings))
+    out = options.out or Path("runs") / f"{options.features.stem}-grid"
+    rows = train_grid(
+        lambda given: train_with(given, config, _plain(settings), sweep, status, sys.argv),
+        known, heads, contexts, out, lambda name: status.print(name, highlight=False),
+    )  # fmt: skip
+    if as_json:
+        typer.echo(json.dumps([dataclasses.asdict(row) for row in rows], ensure_ascii=False))
+        return
+    made = table("", "run", f">{rows[0].metric}", ">95 %", ">difference", ">p (Holm)", ">parameters", ">seconds")
+    for row in rows:
+        mean, *ends = (
+            show(row.metric, float("nan") if x is None else x) for x in (row.mean, row.std, row.low, row.high)
+        )
+        gap = "baseline" if row.difference is None else show(row.metric, row.difference)
+        p = "" if row.p_holm is None else f"{row.p_holm:.3f}"
+        interval = f"{ends[1]} to {ends[2]}"
+        made.add_row(row.name, f"{mean} ± {ends[0]}", interval, gap, p, f"{row.parameters:,}", f"{row.seconds:.0f}")
+    results.print(made)
+    results.print(f"grid: {out}", highlight=False, soft_wrap=True)
+
+
+def _plain(settings: Sequence[str]) -> list[str]:
+    """Assignments without those that name heads and contexts."""
+    taken = ("head", "head.name", "context", "context.kind")
+    return [item for item in settings if item.partition("=")[0].strip() not in taken]
