@@ -24,7 +24,8 @@ import numpy.typing as npt
 from mer.pipeline.terminal.console import progress_bar, results, table
 from mer.stages.corpora.demo.media import Picture, Sound, write_media
 from mer.stages.faces.finder import LoadedFinder, resolve_finder
-from mer.stages.media.reader import MediaRequest, read_media
+from mer.stages.media.reader import read_media
+from mer.stages.media.request import MediaRequest
 
 HEIGHT = 288
 FPS = 25

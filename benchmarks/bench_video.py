@@ -25,7 +25,8 @@ import cv2
 import numpy as np
 
 from mer.stages.faces.finder import LoadedFinder, resolve_finder
-from mer.stages.media.reader import MediaRequest, read_media
+from mer.stages.media.reader import read_media
+from mer.stages.media.request import MediaRequest
 
 FPS = 5.0
 SUFFIXES = {".mp4", ".mov", ".mpg", ".avi", ".mkv"}

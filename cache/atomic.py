@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import glob
 import os
 import secrets
 import time
@@ -14,6 +15,9 @@ from .errors import MerError
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 STALE_AFTER_SECONDS = 3600.0
+UNHELD_AFTER_SECONDS = 10.0
+"""A partial file older than this that no process holds is nobody's; a writer takes hold of its own at once."""
+HELD = -2
 
 
 @contextmanager
@@ -30,9 +34,11 @@ def atomic_write(path: Path | str) -> Iterator[Path]:
     """
     path = Path(path)
     temporary = path.parent / f".{path.name}.{secrets.token_hex(4)}.partial"
+    held = -1
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.touch(exist_ok=False)
+        held = _hold(temporary)
         yield temporary
         _sync(temporary)
         os.replace(temporary, path)
@@ -44,6 +50,24 @@ def atomic_write(path: Path | str) -> Iterator[Path]:
         if told is None:
             raise
         raise told from error
+    finally:
+        if held >= 0:
+            os.close(held)
+
+
+def _hold(path: Path) -> int:
+    """Take hold of a file until the handle is closed or the process ends; `HELD` by another, or -1 without locks."""
+    handle = -1
+    try:
+        import fcntl
+
+        handle = os.open(path, os.O_RDWR)
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (ImportError, OSError) as error:
+        if handle >= 0:
+            os.close(handle)
+        return HELD if isinstance(error, BlockingIOError) else -1
+    return handle
 
 
 def _sync(path: Path) -> None:
@@ -79,6 +103,24 @@ def followed(path: Path | str) -> Path:
     """The file that a link leads to, so that writing it leaves the link a link; any other path as it is."""
     path = Path(path)
     return Path(os.path.realpath(path)) if path.is_symlink() else path
+
+
+def sweep_beside(path: Path | str) -> list[Path]:
+    """Remove what killed writers of this one file left beside it, and return the paths removed.
+
+    A file that a writer holds stays; where files cannot be held, one younger than an hour does.
+    """
+    path, removed = Path(path), []
+    for partial in sorted(path.parent.glob(f".{glob.escape(path.name)}.*.partial")):
+        with suppress(OSError):
+            age_seconds = time.time() - partial.stat().st_mtime
+            held = _hold(partial) if age_seconds > UNHELD_AFTER_SECONDS else -1
+            if held >= 0:
+                os.close(held)
+            if held >= 0 or (held != HELD and age_seconds > STALE_AFTER_SECONDS):
+                partial.unlink()
+                removed.append(partial)
+    return removed
 
 
 def sweep_partials(folder: Path | str, older_than_seconds: float = STALE_AFTER_SECONDS) -> list[Path]:

@@ -12,12 +12,10 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from .atomic import atomic_write, followed
+from .atomic import atomic_write, followed, sweep_beside
 from .errors import DamagedError, FormatError
 from .hdf import (
     any_attribute,
-    create,
-    describe,
     get_array,
     get_dataset,
     get_group,
@@ -25,16 +23,13 @@ from .hdf import (
     get_offsets,
     get_texts,
     json_attribute,
-    json_text,
     link_name,
     names_attribute,
     open_sealed,
-    put_array,
-    put_attributes,
-    put_keys,
-    put_strings,
     text_attribute,
 )
+from .hdf_writing import create, describe, json_text, put_array, put_attributes, put_keys, put_strings
+from .inspection import made_here
 from .seal import Seal, block_size, write_seal
 from .shard import SOURCE_BYTES, Fate, ShardInfo
 from .spec import FeatureSpec, canonical_json
@@ -166,10 +161,12 @@ def write_catalogue(path: Path | str, catalogue: Catalogue) -> None:
         raise FormatError("a packed catalogue cannot be written without its data")
     check_catalogue(catalogue)
     block = block_size(0)
+    sweep_beside(followed(path))
     with atomic_write(followed(path)) as temporary:
         with create(temporary, block) as file:
             put_catalogue(file, catalogue)
-        write_seal(temporary, block, {})
+        seal = write_seal(temporary, block, {})
+    made_here(seal)
 
 
 def put_catalogue(file: h5py.File, catalogue: Catalogue) -> None:

@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from .atomic import atomic_write, followed
+from .atomic import atomic_write, followed, sweep_beside
 from .catalogue import Catalogue, SetIndex, read_catalogue, shard_folder, write_catalogue
 from .errors import MerError
-from .hdf import json_text
+from .hdf_writing import json_text
 from .pack_facts import pack_catalogue, scrubbed
 from .pack_options import PackOptions, chosen_sets
 from .pack_writing import SetPlan, pieces, write_one, write_parts
@@ -78,6 +78,7 @@ def pack(
     catalogue = pack_catalogue(store, options, rows, plans, stripped)
     if not overwrite:
         _refuse_another(out, catalogue)
+    sweep_beside(followed(out))  # a pack that was killed left as much as the whole of it
     writing = partial(_new_file, overwrite=overwrite)
     report = tally(progress, sum(plan.index.value_bytes() for plan in plans.values()))
     if options.max_bytes is None:

@@ -15,12 +15,15 @@ import numpy.typing as npt
 
 from .catalogue import Catalogue, SetIndex, put_catalogue
 from .errors import MerError
-from .hdf import MOST_TIMES_SMALLER, create, extent, link_name, put_array, put_attributes, put_strings
+from .hdf import link_name
+from .hdf_writing import create, extent, put_array, put_attributes, put_strings
+from .inspection import made_here
 from .release import install_line
 from .seal import Extent, block_size, write_seal
 from .shard import ARRAYS, ShardInfo, ShardRows, checksum, put_header, shard_name
 from .spec import FeatureSpec
 from .store import FeatureStore
+from .structure import MOST_TIMES_SMALLER
 
 PIECE_BYTES = 16 << 20
 CHUNK_BYTES = 256 << 10
@@ -78,7 +81,7 @@ def write_one(
             group["checksums"][...] = _stream(store, plan, group, np.arange(len(plan.rows)), report)
             for array in ARRAYS:
                 _note_extents(group[array], plain, packed)
-    write_seal(path, block, plain, packed)
+    made_here(write_seal(path, block, plain, packed))
 
 
 def write_parts(
@@ -148,6 +151,7 @@ def _write_part(
             for array in ARRAYS:
                 _note_extents(file[array], plain, {})
         seal = write_seal(temporary, block, plain)
+    made_here(seal)
     return ShardInfo(name, seal.size, seal.digest), sums
 
 

@@ -17,23 +17,9 @@ import xxhash
 
 from .atomic import atomic_write
 from .errors import DamagedError, FormatError
-from .hdf import (
-    check_key,
-    create,
-    describe,
-    extent,
-    get_array,
-    get_dataset,
-    get_keys,
-    get_offsets,
-    get_texts,
-    json_text,
-    open_sealed,
-    put_array,
-    put_keys,
-    put_strings,
-    text_attribute,
-)
+from .hdf import check_key, get_array, get_dataset, get_keys, get_offsets, get_texts, open_sealed, text_attribute
+from .hdf_writing import create, describe, extent, json_text, put_array, put_keys, put_strings
+from .inspection import made_here
 from .seal import Extent, block_size, write_seal
 from .sequence import FeatureSequence
 from .source import FileReader
@@ -189,6 +175,7 @@ def write_shard(folder: Path, spec: FeatureSpec, rows: Sequence[ShardRow]) -> Sh
             put_header(file, spec, ShardRows.of(stored))
             plain = put_sequences(file, spec, [row.sequence for row in stored if row.sequence is not None])
         seal = write_seal(temporary, block, plain)
+    made_here(seal)
     return ShardInfo(name, seal.size, seal.digest)
 
 

@@ -65,7 +65,7 @@ class FeatureSpec:
         try:
             fields = json.loads(text)
             return cls(**fields)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, RecursionError) as error:
             raise FormatError(f"feature spec cannot be read ({error}); was it written by a newer mer?") from error
 
     @property

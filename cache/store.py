@@ -26,11 +26,12 @@ from .catalogue import (
     shards_beside,
 )
 from .errors import DamagedError, MerError
-from .hdf import get_group, get_keys, get_texts, link_name, open_sealed, reading
+from .hdf import get_group, get_keys, get_texts, link_name, open_sealed
 from .seal import read_seal
 from .sequence import FeatureSequence
 from .shard import ARRAYS, SHARD, Fate, checksum, note_of
 from .source import FileReader, is_url
+from .structure import open_hdf, reading
 from .table import UtteranceTable
 
 MOST_HANDLES = 64
@@ -379,7 +380,7 @@ class FeatureStore:
     def _pack(self, location: str, reader: FileReader) -> h5py.File:
         """HDF5 view of a file with compressed arrays; opening the store has checked its structure."""
         if location not in self._packs:
-            self._packs[location] = h5py.File(reader.file if is_url(location) else location, "r")
+            self._packs[location] = open_hdf(reader)
         return self._packs[location]
 
     def _check(

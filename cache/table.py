@@ -14,7 +14,6 @@ import numpy.typing as npt
 from .errors import FormatError, MerError
 from .hdf import (
     check_key,
-    describe,
     get_array,
     get_group,
     get_keys,
@@ -22,11 +21,9 @@ from .hdf import (
     get_texts,
     link_name,
     names_attribute,
-    put_array,
-    put_keys,
-    put_strings,
     text_attribute,
 )
+from .hdf_writing import describe, put_array, put_keys, put_strings
 from .spec import canonical_json
 
 KINDS = ("class", "multi", "real")

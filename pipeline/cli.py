@@ -1,6 +1,6 @@
 """The command line of `mer`: the list of commands, the one-line errors, the exit codes.
 
-Exit codes: 0 done, 1 a failure told in one line, 2 wrong usage, 130 stopped by Ctrl-C.
+Exit codes: 0 done, 1 a failure told in one line, 2 wrong usage, 130 stopped by Ctrl-C, 143 by SIGTERM.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from .terminal.interrupt import INTERRUPTED, watch_ctrl_c
+from .terminal.interrupt import INTERRUPTED, exit_code, watch_ctrl_c
 
 # (command, "module:function", panel) in the order of the work; the modules import nothing heavy at their top level.
 COMMANDS: tuple[tuple[str, str, str], ...] = (
@@ -52,7 +52,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 EPILOG = (
     "A first run: `mer demo`. Clips of yours: `mer extract --corpus ./my-clips`, then "
     "`mer train -f cache/my-clips.h5`. Exit codes: 0 done, 1 a failure told in one line, 2 wrong usage, "
-    "130 stopped by Ctrl-C."
+    "130 stopped by Ctrl-C, 143 by SIGTERM."
 )
 
 
@@ -153,6 +153,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     except SystemExit as left:
         if left.code == INTERRUPTED:  # what typer makes of a KeyboardInterrupt
             print("mer: interrupted; run the same command again to go on", file=sys.stderr)
+            sys.exit(exit_code())
         raise
     except BrokenPipeError:
         # The reader of our output went away (`mer info | head`); that is no failure of ours.
@@ -162,7 +163,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         if debug:
             traceback.print_exc()
         print(f"mer: {_told(error)}", file=sys.stderr)
-        sys.exit(getattr(error, "exit_code", 1))
+        code = getattr(error, "exit_code", 1)
+        sys.exit(exit_code() if code == INTERRUPTED else code)
 
 
 def _warn_of_namesake() -> None:

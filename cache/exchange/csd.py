@@ -221,7 +221,7 @@ def _write_file(
     path: Path, root: str, outgoing: Outgoing, entries: Mapping[str, Any], made: PackSet | None = None
 ) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with h5py.File(path, "w", libver=("v110", "v110")) as file:
+    with h5py.File(path, "w", libver=("v110", "v110"), locking=False) as file:
         data = file.create_group(f"{root}/data")
         for name, (values, intervals) in entries.items():
             data.create_dataset(f"{name}/features", data=values)

@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import FormatError, MerError
-from ..hdf import MOST_LEVELS, MOST_TIMES_SMALLER, reading
 from ..seal import HDF5_SIGNATURE
+from ..structure import MOST_LEVELS, MOST_TIMES_SMALLER, reading
 
 MOST_OBJECTS = 1_000_000
 FILTERS = {
@@ -46,7 +46,7 @@ def open_foreign(path: Path, user_block: bool = False) -> h5py.File:
         if handle.read(520)[512 if user_block else 0 :][:8] != HDF5_SIGNATURE:
             raise FormatError(f"{path} is not an HDF5 file")
     with reading(path):
-        file = h5py.File(path, "r")
+        file = h5py.File(path, "r", locking=False)
         _check(file, path)
     return file
 

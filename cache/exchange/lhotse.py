@@ -211,7 +211,7 @@ def _write_set(made: PackSet, names: list[str], target: Path, seconds: Any) -> l
     lines, without = [], 0
     stem = _stem(made)
     target.mkdir(parents=True, exist_ok=True)
-    with h5py.File(target / f"{stem}.h5", "w", libver=("v110", "v110")) as file:
+    with h5py.File(target / f"{stem}.h5", "w", libver=("v110", "v110"), locking=False) as file:
         for row, name in enumerate(names):
             sequence = made.sequences[row]
             if sequence is None or not len(sequence):

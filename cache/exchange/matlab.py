@@ -16,7 +16,7 @@ import h5py
 import numpy as np
 
 from ..errors import FormatError, MerError
-from ..hdf import reading
+from ..structure import reading
 from .foreign_hdf import open_foreign
 from .safe_npy import INFLATION_FLOOR_BYTES, MAX_INFLATION
 from .safe_pickle import mapped

@@ -271,7 +271,7 @@ def _fetch(remote: Remote, part: Path, patience: Patience, on_progress: Progress
 
 
 def _recorded(record: Path) -> Any:
-    with suppress(OSError, ValueError):
+    with suppress(OSError, ValueError, RecursionError):
         return json.loads(record.read_text())
     return None
 

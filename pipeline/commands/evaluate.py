@@ -31,6 +31,9 @@ def evaluate(
     ] = "absent",
     seed: Annotated[int, typer.Option(help="Seed of --missing and --noise.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.")] = "auto",
+    trust_remote_code: Annotated[
+        bool, typer.Option("--trust-remote-code", help="Import a head that the run names as module:Class.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the scores as JSON.")] = False,
 ) -> None:
     """Score a saved run again: on its own features, on others from the same encoders, or with some taken away."""
@@ -41,7 +44,7 @@ def evaluate(
 
     set_up_logging()
     names = tuple(name.strip() for name in without.split(",") if name.strip()) if without else ()
-    found = score_run(run, features, device, Disturbance(names, missing, noise, seed, fill))
+    found = score_run(run, features, device, Disturbance(names, missing, noise, seed, fill), trust_remote_code)
     if as_json:
         typer.echo(json.dumps(found.record(), ensure_ascii=False))
         return

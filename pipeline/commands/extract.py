@@ -173,6 +173,32 @@ def extract(
             min=1, help="Most tokens, samples or face crops in a batch. [default: found by itself]", rich_help_panel=HOW
         ),
     ] = None,
+    clip_timeout: Annotated[
+        float | None,
+        typer.Option(
+            min=1,
+            help="Seconds after which decoding one clip is given up. [default: 120, and 30 more for each second of it]",
+            rich_help_panel=HOW,
+        ),
+    ] = None,
+    media_limit: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=NUMBER",
+            help="Most that a clip may have; one with more is a failed utterance. Repeatable. Names and defaults: "
+            "hours (4), gap_seconds (600), megapixels (64), channels (64), lowest_rate_hz (1000), "
+            "highest_rate_hz (768000).",
+            rich_help_panel=HOW,
+        ),
+    ] = None,
+    isolation: Annotated[
+        bool,
+        typer.Option(
+            "--isolation/--no-isolation",
+            help="Decode in helper processes, so that a clip that crashes its decoder cannot end the run.",
+            rich_help_panel=HOW,
+        ),
+    ] = True,
     keep_faces: Annotated[
         bool,
         typer.Option(
@@ -200,6 +226,7 @@ def extract(
     from mer.pipeline.extraction.run import prepare
     from mer.pipeline.library.extraction import options_of
     from mer.pipeline.terminal.console import set_up_logging
+    from mer.stages.media.limits import parse_limits
 
     set_up_logging()
     given = {
@@ -235,6 +262,9 @@ def extract(
         "keep_faces": keep_faces,
         "retry_failed": retry_failed,
         "max_failures": max_failures,
+        "clip_timeout": clip_timeout,
+        "isolation": isolation,
+        "media_limits": parse_limits(media_limit or []),
         "corpus_options": parse_corpus_options(corpus_option or []),
     }
     options, execution = options_of(corpus, root, given)

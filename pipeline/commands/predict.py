@@ -57,7 +57,11 @@ def predict(
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.")] = "auto",
     trust_remote_code: Annotated[
-        bool, typer.Option("--trust-remote-code", help="Let a checkpoint run Python code of its own.")
+        bool,
+        typer.Option(
+            "--trust-remote-code",
+            help="Let a checkpoint run Python code of its own, and import a head that the run names as module:Class.",
+        ),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:

@@ -10,9 +10,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from mer.cache import MerError, atomic_write
+from mer.cache.user_cache import user_cache
 from mer.stages.corpora.releases import release_of
 from mer.stages.registry import names
-from mer.stages.user_cache import user_cache
 
 from .local_state import noted_root
 

@@ -8,15 +8,19 @@ from __future__ import annotations
 import os
 import threading
 import time
+import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from mer.cache import Fate, MerError
 from mer.stages.faces.crop_cache import crops_path, load_crops, save_crops
 from mer.stages.interfaces import SAMPLE_RATE_HZ, FaceCrops, Waveform
-from mer.stages.media.reader import Media, MediaRequest, read_media
+from mer.stages.media.limits import MediaLimits
+from mer.stages.media.reader import read_media
+from mer.stages.media.request import Media, MediaRequest
 
 from .jobs import Job
 
@@ -29,6 +33,9 @@ def sound_inputs(channel: str) -> dict[str, Any]:
 
 
 FateOf = tuple[Fate, str]
+ReadMedia = Callable[..., Media]
+OUR_FAULTS = (TypeError, AttributeError, NameError, LookupError, AssertionError, ImportError)
+"""What a clip should never cause: where one of these comes from is told, once."""
 OK: FateOf = (Fate.OK, "")
 
 
@@ -49,6 +56,12 @@ class TaskSettings:
     decode_threads: int = 2
     torch_threads: int = 0
     """Threads torch may use in one process; 0 leaves torch's own choice."""
+    limits: MediaLimits = field(default_factory=MediaLimits)
+    """What a clip may ask for."""
+    isolated: bool = True
+    """Whether clips are decoded in helper processes."""
+    clip_timeout_seconds: float | None = None
+    """Longest time that a helper has for one clip; None lets it grow with the clip's length."""
 
 
 @dataclass
@@ -66,10 +79,22 @@ class Decoded:
     """What was odd about the files, such as packets that were left out."""
     seconds: dict[str, float] = field(default_factory=dict)
     """Thread seconds spent on `decode` and `faces`."""
+    traceback: str = ""
+    """Where an exception came from that no clip should cause: a fault of ours, to be told once."""
 
 
-def decode(job: Job, media: set[str], settings: TaskSettings) -> Decoded:
-    """Read what `media` (of `audio`, `face`) asks for of one utterance."""
+def decode(
+    job: Job, media: set[str], settings: TaskSettings, on_length: Callable[[float], None] | None = None
+) -> Decoded:
+    """Read what `media` (of `audio`, `face`) asks for of one utterance; any trouble with it is its fate.
+
+    `on_length` is told the seconds of each file that is going to be read.
+
+    Raises
+    ------
+    MerError
+        If it meets trouble that is not the utterance's own: the face finder cannot be loaded, the disk is full.
+    """
     if job.picture is None and job.sound is None:
         return _without_media(Fate.MISSING, "the corpus has no clip of it")
     if job.known_bad:
@@ -83,8 +108,11 @@ def decode(job: Job, media: set[str], settings: TaskSettings) -> Decoded:
     if not media:
         return decoded
     watch = _Watch(loaded_finder(settings.finder).watch(job.face_region)) if "face" in media else None
+    read = partial(read_media, limits=settings.limits, on_length=on_length)
     try:
-        _read_files(job, settings, decoded, watch)
+        _read_files(job, settings, decoded, watch, read)
+    except Exception as error:  # the boundary: nothing that is done with a clip ends the run
+        return _undone(error)
     finally:
         if watch is not None:
             watch.watcher.close()
@@ -95,18 +123,27 @@ def decode(job: Job, media: set[str], settings: TaskSettings) -> Decoded:
     return decoded
 
 
-def _read_files(job: Job, settings: TaskSettings, decoded: Decoded, watch: _Watch | None) -> None:
+def _undone(error: Exception) -> Decoded:
+    """What is known of an utterance whose handling ended in an exception."""
+    told = "there is not enough memory for it" if isinstance(error, MemoryError) else " ".join(str(error).split())
+    undone = _without_media(Fate.FAILED, f"it cannot be used: {told or type(error).__name__}")
+    if isinstance(error, OUR_FAULTS):
+        undone.traceback = "".join(traceback.format_exception(error))
+    return undone
+
+
+def _read_files(job: Job, settings: TaskSettings, decoded: Decoded, watch: _Watch | None, read: ReadMedia) -> None:
     if job.sound is not None:
-        _read_apart(job, settings, decoded, watch)
+        _read_apart(job, settings, decoded, watch, read)
         return
-    read, fate = _try(job.picture, lambda path: read_media(path, _request(job, settings, watch), *_sinks(watch)))
-    _take_sound(read, fate, decoded)
-    _take_picture(read, fate, decoded, watch)
+    found, fate = _try(job.picture, lambda path: read(path, _request(job, settings, watch), *_sinks(watch)))
+    _take_sound(found, fate, decoded)
+    _take_picture(found, fate, decoded, watch)
 
 
-def _read_apart(job: Job, settings: TaskSettings, decoded: Decoded, watch: _Watch | None) -> None:
+def _read_apart(job: Job, settings: TaskSettings, decoded: Decoded, watch: _Watch | None, read: ReadMedia) -> None:
     """Read sound and picture from files of their own; trouble with one leaves the other alone."""
-    heard, fate = _try(job.sound, lambda path: read_media(path, MediaRequest(channel=settings.channel)))
+    heard, fate = _try(job.sound, lambda path: read(path, MediaRequest(channel=settings.channel)))
     _take_sound(heard, fate, decoded)
     if watch is None:
         return
@@ -114,7 +151,7 @@ def _read_apart(job: Job, settings: TaskSettings, decoded: Decoded, watch: _Watc
         decoded.face_fate = (Fate.MISSING, "the corpus has no picture of it")
         return
     request = replace(_request(job, settings, watch), sound=False)
-    seen, fate = _try(job.picture, lambda path: read_media(path, request, *_sinks(watch)))
+    seen, fate = _try(job.picture, lambda path: read(path, request, *_sinks(watch)))
     decoded.media_notes += () if seen is None else seen.notes
     _take_picture(seen, fate, decoded, watch)
 
@@ -132,7 +169,7 @@ def _sinks(watch: _Watch | None) -> tuple[Callable[[float, Any], None] | None, C
 
 def _try(path: str | None, read: Callable[[Path], Media]) -> tuple[Media | None, FateOf]:
     """Read a file, or say why it cannot be read."""
-    if path is None or not os.path.isfile(path):
+    if path is None or not os.path.exists(path) or os.path.isdir(path):
         return None, (Fate.MISSING, f"file not found: {Path(str(path)).name}")
     try:
         return read(Path(path)), OK

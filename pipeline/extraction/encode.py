@@ -13,6 +13,7 @@ from ..terminal.console import ProgressBar, progress_bar
 from ..terminal.interrupt import INTERRUPTED
 from .decoding import TaskSettings
 from .execute import execute
+from .isolation import clip_helpers
 from .options import Execution
 from .plan import Plan
 from .tasks import ShardReport, loaded_encoder
@@ -44,6 +45,8 @@ def encode(plan: Plan, settings: TaskSettings, execution: Execution) -> list[Sha
     if not plan.tasks:
         return []
     if not execution.workers and not execution.scheduler:
+        if settings.isolated and any(made.modality != "text" for task in plan.tasks for made in task.sets):
+            clip_helpers().start(settings.decode_threads)  # they start while the encoders are loaded
         for made in {made.name: made for task in plan.tasks for made in task.sets}.values():
             loaded_encoder(made, settings)  # a bad checkpoint or device is told before any clip is decoded
     reports: list[ShardReport] = []

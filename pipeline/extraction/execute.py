@@ -19,6 +19,7 @@ from mer.cache import Fate, MerError, ShardRow, write_shard
 
 from ..terminal.interrupt import unheard
 from .decoding import TaskSettings
+from .isolation import clip_helpers
 from .options import Execution
 from .tasks import EncodingSet, OnClip, ShardReport, ShardTask, loaded_encoder, run_task
 
@@ -71,6 +72,7 @@ def _run_here(tasks: Sequence[ShardTask], settings: TaskSettings, on_report: OnR
         dask.compute(*graph, scheduler="threads", num_workers=TASKS_IN_FLIGHT)
     except BaseException:
         stop.set()
+        clip_helpers().stop()  # a thread may wait for a clip of hours
         raise
     finally:
         set_threads(settings.torch_threads)  # what a thread that encodes asked for became the default of new threads

@@ -23,7 +23,7 @@ class MediaDigests:
         if path.is_file():
             try:
                 self._known = {key: tuple(value) for key, value in json.loads(path.read_text()).items()}
-            except (ValueError, TypeError, AttributeError):
+            except (ValueError, TypeError, AttributeError, RecursionError):
                 self._known = {}  # a damaged memory costs one re-reading, nothing else
 
     def of(self, file: Path) -> bytes | None:

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mer.stages.media.limits import MediaLimits
+
 
 @dataclass(frozen=True)
 class ExtractOptions:
@@ -80,6 +82,12 @@ class Execution:
     keep_faces: bool = False
     max_failures: int | None = None
     """Failed utterances tolerated before the exit code is 1; None tolerates any number short of all."""
+    isolated: bool = True
+    """Whether clips are decoded in helper processes."""
+    clip_timeout_seconds: float | None = None
+    """Longest time for decoding one clip; None lets it grow with the clip's length."""
+    limits: MediaLimits = field(default_factory=MediaLimits)
+    """What a clip may ask for."""
 
 
 def _name_of(place: str) -> str:

@@ -63,7 +63,7 @@ def parse_corpus_options(given: Sequence[str]) -> dict[str, object]:
             raise MerError(f"--corpus-option {item!r} has no value; write it as KEY=VALUE")
         try:
             parsed[key] = tomllib.loads(f"value = {value}")["value"]
-        except tomllib.TOMLDecodeError:
+        except (tomllib.TOMLDecodeError, RecursionError):
             parsed[key] = value
     return parsed
 

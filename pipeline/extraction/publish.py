@@ -36,6 +36,7 @@ from .reproduce import versions_used
 from .resolve import Resolved
 from .tasks import ShardReport
 
+FORMULA_SIGNS = ("=", "+", "-", "@", "\t", "\r")
 NOT_LOOKED_AT = bytes(16)
 """Source digest of an utterance in a set that was not asked for it yet."""
 
@@ -222,6 +223,11 @@ def _versions(sets: Mapping[str, SetIndex], reports: Sequence[ShardReport], late
     return versions_used(made, [index.spec for name, index in sets.items() if name not in encoded], latest)
 
 
+def _as_text(cell: str) -> str:
+    """Quote what a spreadsheet would take for a formula, as OWASP advises: ids come from whoever made the corpus."""
+    return f"'{cell}" if cell.startswith(FORMULA_SIGNS) else cell
+
+
 def _list_failures(catalogue: Path, keys: Sequence[str], made: Mapping[str, SetIndex]) -> Path | None:
     """Write the utterances that have no features, and why, beside the shards."""
     lines = [
@@ -237,5 +243,5 @@ def _list_failures(catalogue: Path, keys: Sequence[str], made: Mapping[str, SetI
     with atomic_write(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(("id", "feature_set", "fate", "reason"))
-        writer.writerows(lines)
+        writer.writerows([_as_text(cell) for cell in line] for line in lines)
     return path

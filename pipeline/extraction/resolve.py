@@ -102,7 +102,7 @@ def _media_settings(
     options: ExtractOptions, execution: Execution, info: CorpusInfo, device: str
 ) -> tuple[TaskSettings, dict[str, dict[str, Any]]]:
     """How clips are decoded, and, per modality, what of that is part of a spec."""
-    from mer.stages.media.reader import MediaRequest
+    from mer.stages.media.request import MediaRequest
 
     channel = options.channel or info.channel
     MediaRequest(channel=channel, frames_fps=options.face_fps)  # told now if impossible, not clip by clip
@@ -125,6 +125,9 @@ def _media_settings(
         device=device,
         budget=execution.budget,
         decode_threads=execution.decode_threads or max(1, min(8, (os.cpu_count() or 2))),
+        limits=execution.limits,
+        isolated=execution.isolated,
+        clip_timeout_seconds=execution.clip_timeout_seconds,
     )
     return settings, inputs
 

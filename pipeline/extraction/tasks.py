@@ -7,6 +7,7 @@ A task holds no open handle and pickles small, so any Dask scheduler can carry i
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import deque
@@ -21,8 +22,11 @@ from mer.stages.encoders.batching import Encoding, begin_lane, find_budget, lane
 from mer.stages.interfaces import Encoder, EncoderInput, LoadedEncoder
 from mer.stages.speech.transcribe import NOTHING
 
-from .decoding import Decoded, TaskSettings, decode
+from .decoding import Decoded, TaskSettings
+from .isolation import decode_apart
 from .jobs import Job
+
+logger = logging.getLogger("mer.extract")
 
 WINDOW_BATCHES = 4
 """Batches' worth of clips, for each that runs at once, that are sorted by length together: more wastes memory, fewer
@@ -71,6 +75,9 @@ class ShardReport:
         self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
 
 
+_TOLD: set[str] = set()
+"""Faults of ours that were told of in this process."""
+
 OnClip = Callable[[bool, float], None]
 """Called as utterances are finished with: whether any modality failed, and the seconds of media."""
 
@@ -109,6 +116,13 @@ class _Clips:
         """Raise when the run was interrupted or failed elsewhere."""
         if self._stop is not None and self._stop.is_set():
             raise MerError("interrupted")
+
+    def tell_once(self, position: int, trace: str) -> None:
+        """Log the traceback of a fault of ours, with the clip it showed with; the same fault again is not told."""
+        fault = trace.rstrip().rpartition("\n")[2]
+        if fault not in _TOLD:
+            _TOLD.add(fault)
+            logger.error("a fault of mer showed with %s; please report it:\n%s", self._jobs[position].key, trace)
 
     def take(self, position: int, decoded: Decoded) -> None:
         """Keep what is known of an utterance before it is encoded, without its sound and pictures."""
@@ -258,7 +272,7 @@ def _decode_ahead(
     with ThreadPoolExecutor(max_workers=settings.decode_threads, thread_name_prefix="decode") as pool:
         try:
             for position, job in enumerate(jobs):
-                ahead.append((position, pool.submit(decode, job, media, settings)))
+                ahead.append((position, pool.submit(decode_apart, job, media, settings)))
                 if len(ahead) > 2 * settings.decode_threads:
                     yield _next_decoded(ahead, clips, report)
             while ahead:
@@ -276,6 +290,8 @@ def _next_decoded(ahead: deque[tuple[int, Future[Decoded]]], clips: _Clips, repo
     report.spend("idle", time.perf_counter() - started)
     for stage, seconds in decoded.seconds.items():
         report.spend(stage, seconds)
+    if decoded.traceback:
+        clips.tell_once(position, decoded.traceback)
     return position, decoded
 
 

@@ -81,7 +81,7 @@ def _remembered(path: Path) -> dict[str, Entry | None]:
     """Content of the file; a damaged one costs listening again, nothing else."""
     try:
         content = json.loads(path.read_text("utf-8")) if path.is_file() else {}
-    except ValueError:
+    except (ValueError, RecursionError):
         content = {}
     known = content if isinstance(content, dict) else {}
     plain = {source: {"text": entry} if isinstance(entry, str) else entry for source, entry in known.items()}

@@ -21,6 +21,8 @@ PLAIN = (
     "retry_failed", "transcribe", "language", "trust_remote_code",
 )  # fmt: skip
 HOW = ("device", "workers", "scheduler", "decode_threads", "budget", "keep_faces", "max_failures")
+HOW_RENAMED = {"clip_timeout": "clip_timeout_seconds", "isolation": "isolated", "media_limits": "limits"}
+"""Names of options that say how, and of the fields of `Execution` that they fill."""
 
 
 def extract(corpus: str, root: str | Path | None = None, **options: Any) -> Store:
@@ -63,7 +65,7 @@ def options_of(corpus: str, root: Path | None, given: Mapping[str, Any]) -> tupl
         If an option is not known, or a preset, layer choice or folder is not usable.
     """
     asked = {name: value for name, value in given.items() if value is not None}
-    known = {*CORPUS_OPTIONS, *PLAIN, *HOW, "preset", "layers", "out", "corpus_options", "encoder_option"}
+    known = {*CORPUS_OPTIONS, *PLAIN, *HOW, *HOW_RENAMED, "preset", "layers", "out", "corpus_options", "encoder_option"}
     known |= {f"{modality}_encoder" for modality in ("text", "audio", "face")}
     for name in asked:
         if name not in known:
@@ -90,7 +92,9 @@ def options_of(corpus: str, root: Path | None, given: Mapping[str, Any]) -> tupl
         corpus_options=corpus_options,
         **{option: asked[option] for option in PLAIN if option in asked},
     )
-    return what, Execution(**{option: asked[option] for option in HOW if option in asked})
+    how = {option: asked[option] for option in HOW if option in asked}
+    how |= {field: asked[option] for option, field in HOW_RENAMED.items() if option in asked}
+    return what, Execution(**how)
 
 
 def _listed(value: str | Sequence[str] | None) -> list[str]:

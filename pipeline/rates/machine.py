@@ -14,7 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from mer.cache.release import DISTRIBUTION, clash, install_line, program_version
-from mer.stages.user_cache import user_cache
+from mer.cache.user_cache import user_cache
 
 LIBRARIES = ("torch", "transformers", "numpy", "h5py", "av", "librosa", "dask")
 DECODERS = ("h264", "hevc", "mpeg4", "vp9", "flv", "aac", "mp3", "flac", "opus", "pcm_s16le")

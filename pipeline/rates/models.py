@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mer.cache import MerError
-from mer.stages.user_cache import user_cache
+from mer.cache.user_cache import user_cache
 
 SHAPES: dict[str, dict[str, int]] = {
     "tiny": {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 128},

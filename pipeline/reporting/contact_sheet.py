@@ -13,7 +13,8 @@ import numpy.typing as npt
 
 from mer.cache import Fate, FeatureStore, MerError, atomic_write
 from mer.stages.media.frames import Picture
-from mer.stages.media.reader import MediaRequest, read_media
+from mer.stages.media.reader import read_media
+from mer.stages.media.request import MediaRequest
 
 from ..extraction.jobs import media_path
 

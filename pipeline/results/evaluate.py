@@ -52,7 +52,11 @@ class Evaluation:
 
 
 def evaluate(
-    path: Path, features: Path | None = None, device: str = "auto", disturbance: Disturbance = UNDISTURBED
+    path: Path,
+    features: Path | None = None,
+    device: str = "auto",
+    disturbance: Disturbance = UNDISTURBED,
+    trust_remote_code: bool = False,
 ) -> Evaluation:
     """Score every member of a run on its test utterances.
 
@@ -68,6 +72,8 @@ def evaluate(
     device : str
     disturbance : Disturbance
         What is taken away from the features, or put on them, before they are scored.
+    trust_remote_code : bool
+        Whether a head that the run names as `module:Attr` may be imported.
 
     Raises
     ------
@@ -76,7 +82,7 @@ def evaluate(
     MerError
         If the target or its classes are missing, there is nothing to score, or the disturbance does not fit the run.
     """
-    run = Run.open(path)
+    run = Run.open(path, trust_remote_code=trust_remote_code)
     disturbance.check(list(run.specs))
     where = features if features is not None else Path(run.facts["features"]["path"])
     if features is None and not where.exists():

@@ -13,14 +13,9 @@ import numpy as np
 from mer.stages.faces.people import PeopleWatcher, Sighting
 from mer.stages.interfaces import SAMPLE_RATE_HZ, FaceCrops, Waveform
 from mer.stages.media.frames import Picture
-from mer.stages.media.reader import (
-    SHORTEST_SOUND_SECONDS,
-    MediaError,
-    MediaFacts,
-    MediaRequest,
-    media_facts,
-    read_media,
-)
+from mer.stages.media.limits import MediaLimits
+from mer.stages.media.reader import SHORTEST_SOUND_SECONDS, MediaFacts, media_facts, read_media
+from mer.stages.media.request import MediaError, MediaRequest
 
 from .windows import Window, Windows
 
@@ -116,7 +111,14 @@ class VideoPass:
             channel=self._channel, frames_fps=self._fps if watcher else None, grey_fps=self._grey_fps
         )
         grey = watcher.add_grey if watcher and self._grey_fps else None
-        read = read_media(self._path, request, self._frame if watcher else None, grey, on_sound=self._sound)
+        read = read_media(
+            self._path,
+            request,
+            self._frame if watcher else None,
+            grey,
+            on_sound=self._sound,
+            limits=MediaLimits(hours=float("inf")),  # what is read here is not kept
+        )
         seconds = max(read.duration_seconds, read.picture_seconds)
         for window in self._windows.rest(seconds):
             self._give(window)

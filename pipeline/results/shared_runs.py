@@ -18,8 +18,8 @@ from mer.cache import MerError
 from mer.cache.progress import Progress
 from mer.cache.source import is_url
 from mer.cache.transfer.files import PushedFiles, pull_files, push_files
+from mer.cache.user_cache import user_cache
 from mer.stages.registry import names
-from mer.stages.user_cache import user_cache
 
 from ..training.run_folder import Run
 from ..training.tensor_file import load_tensors
@@ -126,7 +126,7 @@ def open_run(
         If it is no run, cannot be fetched, was tampered with, or asks for code that nobody here has trusted.
     """
     if not is_url(str(location)):
-        return Run.open(location)
+        return Run.open(location, trust_remote_code=trust_remote_code)
     url = str(location).rstrip("/")
     home = user_cache("runs", hashlib.sha256(f"{url}@{revision or ''}".encode()).hexdigest()[:16])
     pulled = pull_files(
@@ -137,7 +137,7 @@ def open_run(
         revision=revision,
         on_progress=on_progress,
     )
-    run = Run.open(pulled.path)
+    run = Run.open(pulled.path, trust_remote_code=trust_remote_code)
     if not trust_remote_code:
         _check_head(run.facts, url)
     return run

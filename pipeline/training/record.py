@@ -48,7 +48,7 @@ def open_run(prepared: Prepared, command: Sequence[str]) -> Run:
         if prepared.options.overwrite:
             shutil.rmtree(path)
             break
-        found = Run.open(path, unfinished=True)
+        found = Run.open(path, unfinished=True, trust_remote_code=True)
         done = found.facts["status"] == "done"
         same = found.facts["identity"] == identity and found.facts["head_config"] == facts["head_config"]
         if same and (not done or prepared.options.reuse):

@@ -72,13 +72,18 @@ class LoadedModel:
 class Run:
     """A run folder."""
 
-    def __init__(self, path: Path, facts: dict[str, Any]) -> None:
+    def __init__(self, path: Path, facts: dict[str, Any], trust_remote_code: bool = True) -> None:
         self.path = path
         self.facts = facts
+        self.trust_remote_code = trust_remote_code
+        """Whether a head that is named as `module:Attr` may be imported; a run that was trained here names its own."""
 
     @classmethod
-    def open(cls, path: Path | str, unfinished: bool = False) -> Run:
+    def open(cls, path: Path | str, unfinished: bool = False, trust_remote_code: bool = False) -> Run:
         """Read `run.json`.
+
+        A head that is named as `module:Attr` is imported only with `trust_remote_code`: whoever made the run could
+        name any module of this machine.
 
         Raises
         ------
@@ -93,7 +98,7 @@ class Run:
             facts = json.loads(file.read_text(encoding="utf-8"))
             if facts["format"] != RUN_FORMAT:
                 raise KeyError("format")
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise DamagedError(f"{file}: is damaged ({error}); train again") from error
         if facts["version"] > RUN_VERSION:
             raise FormatError(
@@ -103,7 +108,7 @@ class Run:
             raise DamagedError(f"{file}: is damaged (it lacks {', '.join(absent)}); train again")
         if facts["status"] != "done" and not unfinished:
             raise MerError(f"{path}: was not trained to its end; give mer train the same options again to go on")
-        return cls(path, facts)
+        return cls(path, facts, trust_remote_code)
 
     def write(self) -> None:
         """Write `run.json` atomically."""
@@ -194,6 +199,11 @@ class Run:
     def blueprint(self) -> Blueprint:
         """How this run's models are built: with every setting as recorded, whatever the defaults are by now."""
         facts = self.facts
+        if ":" in str(facts["head"]) and not self.trust_remote_code:
+            raise MerError(
+                f"{self.path}: its head asks to run Python code, {facts['head']}; read that code, and if you trust it "
+                "add --trust-remote-code, or register it under the entry points mer.heads by a plain name"
+            )
         return Blueprint(
             facts["head"],
             recorded_settings(find("head", facts["head"]).Config, facts),
@@ -234,7 +244,7 @@ class Run:
     def _json(self, name: str) -> Any:
         try:
             return json.loads((self.path / name).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise DamagedError(f"{self.path / name}: is damaged or missing ({error}); train again") from error
 
     def save_history(self, name: str, entries: Sequence[Mapping[str, float]]) -> None:

@@ -142,7 +142,7 @@ def read_settings(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise MerError(f"{path}: cannot be read ({error.strerror}); name an existing TOML file") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise MerError(f"{path}: is not TOML ({error})") from error
 
 
@@ -153,7 +153,7 @@ def parse_assignment(text: str) -> tuple[str, Any]:
         raise MerError(f"--set {text!r} is not an assignment; write --set section.key=value, e.g. --set head.dim=256")
     try:
         parsed = tomllib.loads(f"value = {value.strip()}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (tomllib.TOMLDecodeError, RecursionError):
         parsed = value.strip()
     return key.strip(), parsed
 
@@ -215,7 +215,7 @@ def options_from(flat: Mapping[str, Any]) -> TrainOptions:
 def _local(features: Any) -> Any:
     """Path of a pack that is named by URL and is pulled into the user's cache folder; anything else as it is."""
     from mer.cache.transfer import resolve_features
-    from mer.stages.user_cache import user_cache
+    from mer.cache.user_cache import user_cache
 
     if not is_url(features):
         return features

@@ -46,7 +46,7 @@ def load_tensors(path: Path, remedy: str) -> tuple[dict[str, Tensor], dict[str, 
         with safe_open(str(path), framework="pt") as file:
             facts = json.loads((file.metadata() or {})["mer"])
             return {name: file.get_tensor(name) for name in file.keys()}, facts  # noqa: SIM118 -- not a dict
-    except (SafetensorError, OSError, KeyError, ValueError) as error:
+    except (SafetensorError, OSError, KeyError, ValueError, RecursionError) as error:
         raise DamagedError(f"{path}: is damaged or missing ({error}); {remedy}") from error
 
 

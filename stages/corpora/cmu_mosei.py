@@ -221,7 +221,7 @@ def read_csd(path: Path) -> dict[str, list[tuple[float, float, list[float]]]]:
 
     found: dict[str, list[tuple[float, float, list[float]]]] = {}
     try:
-        with h5py.File(path, "r") as file:
+        with h5py.File(path, "r", locking=False) as file:
             data = _own(_own(file, next(iter(file))), "data")
             for video in data:
                 arrays = [np.asarray(_plain(_own(data, video), name)) for name in ("features", "intervals")]

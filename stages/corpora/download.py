@@ -16,8 +16,8 @@ from pathlib import Path
 from mer.cache import MerError, atomic_write
 from mer.cache.transfer import Patience
 from mer.cache.transfer.remote import fetch_checked, locate
+from mer.cache.user_cache import user_cache
 
-from ..user_cache import user_cache
 from .annotation import read_table
 from .releases import Download, Release
 from .unpack import unpack

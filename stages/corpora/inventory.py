@@ -197,7 +197,8 @@ def probe(path: Path, decode: bool = False) -> Clip:
     """Read the header and the first frame of each stream, or with `decode` the whole sound."""
     import av
 
-    from ..media.reader import MediaError, MediaRequest, open_container, read_media
+    from ..media.reader import open_container, read_media
+    from ..media.request import MediaError, MediaRequest
 
     if path.stat().st_size == 0:
         return Clip(0.0, "empty (0 bytes)")

@@ -22,7 +22,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from ..user_cache import user_cache
+from mer.cache.user_cache import user_cache
 
 Shapes: TypeAlias = Iterator[tuple[str, tuple[int, ...]]]
 

@@ -16,8 +16,7 @@ from typing import Any
 import numpy as np
 
 from mer.cache import MerError, atomic_write
-
-from ..user_cache import user_cache
+from mer.cache.user_cache import user_cache
 
 SINGLE = ("model.safetensors", "pytorch_model.bin")
 INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
@@ -68,7 +67,7 @@ def weight_files(folder: Path) -> tuple[Path, ...]:
 def _sharded(folder: Path, index: Path) -> tuple[Path, ...]:
     try:
         names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise MerError(f"{index} is not an index of weight files ({error}); fetch it again") from error
     for name in names:
         if Path(name).name != name:
@@ -103,7 +102,7 @@ def _remembered(path: Path) -> WeightScan | None:
     stat = path.stat()
     try:
         scan = WeightScan(**json.loads(_memo(path).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, RecursionError):
         return None
     return scan if (scan.size, scan.mtime_ns) == (stat.st_size, stat.st_mtime_ns) else None
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .limits import MediaLimits
+
 if TYPE_CHECKING:
     from .frames import FrameSink, Picture
 
@@ -72,8 +74,12 @@ class PictureReader:
         grey: tuple[float, FrameSink] | None,
         step_seconds: float,
         aspect: float,
+        limits: MediaLimits | None = None,
     ) -> None:
         self.done = False
+        self.problem = ""
+        """Why the picture cannot be used, once it is known; nothing more is read then."""
+        self._limits = limits or MediaLimits()
         self.sampled = 0
         self.decoded = 0
         self.seconds = 0.0
@@ -95,12 +101,21 @@ class PictureReader:
         if time < -SLACK_SECONDS or self.done:
             return
         time = max(time, 0.0)
+        size = self._limits.picture_problem(_display_width(frame, self._aspect), frame.height)
+        if self.give_up(size or self._limits.length_problem(time)):
+            return
         self.seconds = min(time + self._step, self._stop - self._start)
         if self._grey is not None and self._grey[0].wants(time):
             self._grey[1](time, to_grey(frame, self._aspect, self._scaler))
         if self._frames is not None and self._frames[0].wants(time):
             self.sampled += 1
             self._frames[1](time, to_bgr(frame, self._aspect, self._scaler))
+
+    def give_up(self, problem: str) -> bool:
+        """Stop reading where there is a problem, and say whether there is one."""
+        if problem:
+            self.problem, self.done = problem, True
+        return bool(problem)
 
 
 class Scaler:

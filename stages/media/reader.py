@@ -6,7 +6,9 @@ where a stream starts late or loses packets there is silence of that length, and
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import os
+import stat
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,10 +18,11 @@ from mer.cache import MerError
 
 from ..interfaces import SAMPLE_RATE_HZ, Waveform
 from .frames import FrameSink, Picture, SoundSink
+from .limits import TROUBLE, MediaLimits
 from .picture import FrameClock, PictureReader
+from .request import Media, MediaError, MediaRequest
 from .sound import SoundReader
 
-CHANNELS = ("center", "mean", "first")
 SHORTEST_SOUND_SECONDS = 0.025
 """One step of the wav2vec2 family sees 400 samples; less sound than that has no features."""
 
@@ -36,72 +39,8 @@ COUNTED_FROM_ZERO = {"matroska", "nut"}
 SEEK_PREROLL_SECONDS = 1.0
 SEEK_WORTH_SECONDS = 4.0
 PROBE_PACKETS = 3000
-
-
-class MediaError(MerError):
-    """Raised when a clip cannot be read at all; the message names the file and says why."""
-
-
-@dataclass(frozen=True)
-class MediaRequest:
-    """What is wanted from a clip. Every field can change the numbers."""
-
-    sound: bool = True
-    frames_fps: float | None = None
-    """Frames wanted per second, or None for no picture."""
-    channel: str = "mean"
-    """Mix to mono: `mean` of all channels; `first`; or `center`, the front-centre channel of a surround layout (the
-    third one when a layout of three or more channels is not named) and the first one where there is no centre, which
-    is EmoBox's rule for MELD."""
-    start_seconds: float | None = None
-    """Start of the half-open span, None for the beginning. Zero is where the earlier of sound and picture starts."""
-    end_seconds: float | None = None
-    max_seconds: float | None = None
-    """Read at most this much from the start of the span; what is left out is told in a note."""
-    grey_fps: float | None = None
-    """Rate of grey pictures for the second sink, for following motion at a higher rate than the frames."""
-
-    def __post_init__(self) -> None:
-        if self.channel not in CHANNELS:
-            raise MediaError(f"channel {self.channel!r} is unknown; use one of {', '.join(CHANNELS)}")
-        for name in ("frames_fps", "max_seconds", "grey_fps"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < float("inf"):
-                raise MediaError(f"{name} must be a positive number, got {value!r}")
-        if (self.start_seconds or 0.0) < 0 or not self.start < self.end:
-            raise MediaError(f"span [{self.start_seconds}, {self.end_seconds}) seconds is empty or starts before zero")
-
-    @property
-    def start(self) -> float:
-        """Start of the span in seconds."""
-        return self.start_seconds or 0.0
-
-    @property
-    def end(self) -> float:
-        """End of the span in seconds as asked for, before `max_seconds`; infinite when open."""
-        return float("inf") if self.end_seconds is None else self.end_seconds
-
-    @property
-    def stop(self) -> float:
-        """Where reading stops: the end of the span, or earlier by `max_seconds`."""
-        return min(self.end, self.start + (self.max_seconds or float("inf")))
-
-
-@dataclass(frozen=True)
-class Media:
-    """What was read. A problem string is empty when that half is as asked for (or was not asked for)."""
-
-    waveform: Waveform | None
-    """None when there is no usable sound, `sound_problem` says why; and when a sink took it."""
-    sound_problem: str
-    duration_seconds: float
-    """Length of what was read: the longer of sound and picture."""
-    picture_seconds: float = 0.0
-    frames: Sequence[tuple[float, Picture]] = ()
-    """The sampled frames when no sink was given; empty otherwise."""
-    picture_problem: str = ""
-    notes: tuple[str, ...] = field(default=())
-    """Oddities that did not stop the reading: damaged packets, gaps, a cut to `max_seconds`."""
+SMALLEST_BYTES_A_SECOND = 100
+"""The sparest speech codecs need more than this; a header that promises more seconds is not believed."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +62,7 @@ def media_facts(path: Path) -> MediaFacts:
         If the file is missing, empty or not media.
     """
     with _open(path) as container:
-        streams = _pick_streams(container, MediaRequest(frames_fps=1.0), 1)
+        streams, _ = _pick_streams(container, MediaRequest(frames_fps=1.0), 1, MediaLimits())
         seconds = _header_seconds(container, _origin(container)) if container.duration else None
     return MediaFacts(seconds, "audio" in streams, "video" in streams)
 
@@ -140,7 +79,11 @@ def media_digest(path: Path) -> bytes:
 
     digest = xxhash.xxh3_128()
     try:
-        with path.open("rb") as file:
+        # Without waiting: a pipe without a writer, in the place of a clip, would keep who opens it waiting for ever.
+        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+        with open(handle, "rb") as file:
+            if not stat.S_ISREG(os.fstat(handle).st_mode):
+                raise MediaError(f"clip {path} is not a regular file")
             while block := file.read(1 << 20):
                 digest.update(block)
     except OSError as error:
@@ -155,12 +98,16 @@ def read_media(
     on_grey: FrameSink | None = None,
     threads: int = 1,
     on_sound: SoundSink | None = None,
+    limits: MediaLimits | None = None,
+    on_length: Callable[[float], None] | None = None,
 ) -> Media:
     """Read the sound and the sampled frames of one clip, or of a span of it, in one pass.
 
     For every k the first frame at or after k / frames_fps is sampled, once, and handed to `on_frame` with its own
     time; memory stays flat however long the clip is, if `on_sound` takes the sound as well, piece by piece. `threads`
-    is FFmpeg's thread count per stream; it changes no number, and 1 is best when many clips are read at once.
+    is FFmpeg's thread count per stream; it changes no number, and 1 is best when many clips are read at once. A clip
+    that breaks one of `limits` has a problem in place of that half; `on_length` is told once how many seconds are going
+    to be read at most.
 
     Raises
     ------
@@ -171,9 +118,17 @@ def read_media(
     if request.frames_fps and on_frame is None:
         on_frame = _collect(frames)
     with _open(path) as container:
-        streams = _pick_streams(container, request, threads)
+        limits = limits or MediaLimits()
         origin = _origin(container)
-        clip = _Clip(container, streams, origin, _header_seconds(container, origin))
+        header_seconds = _header_seconds(container, origin)
+        promised = max(min(header_seconds, request.stop) - request.start, 0.0)
+        if on_length is not None:
+            on_length(promised)
+        streams, refused = _pick_streams(container, request, threads, limits)
+        # A length that the file is too small to hold is a damaged header; then what comes is counted.
+        if promised * SMALLEST_BYTES_A_SECOND < path.stat().st_size and (problem := limits.length_problem(promised)):
+            streams, refused = {}, dict.fromkeys(("audio", "video"), problem)
+        clip = _Clip(container, streams, origin, header_seconds, limits, refused)
         reading = _Reading.of(clip, request, on_frame, on_grey, on_sound)
         if request.start > SEEK_WORTH_SECONDS:
             _seek(clip, request.start)
@@ -226,7 +181,7 @@ def _open(path: Path) -> Iterator[Any]:
 
 
 def _why(error: BaseException) -> str:
-    return str(getattr(error, "strerror", None) or error).splitlines()[0]
+    return (str(getattr(error, "strerror", None) or error) or type(error).__name__).splitlines()[0]
 
 
 @dataclass(frozen=True)
@@ -237,6 +192,9 @@ class _Clip:
     streams: dict[str, Any]
     origin_seconds: float
     header_seconds: float
+    limits: MediaLimits
+    refused: Mapping[str, str]
+    """Kinds of streams that are there and break a bound, with the reason."""
 
     @property
     def longest_gap(self) -> float:
@@ -244,10 +202,16 @@ class _Clip:
         return self.header_seconds + 1.0
 
 
-def _pick_streams(container: Any, request: MediaRequest, threads: int) -> dict[str, Any]:
-    """Choose the best stream of each wanted kind: the default one, never a cover picture, only ones with a decoder."""
+def _pick_streams(
+    container: Any, request: MediaRequest, threads: int, limits: MediaLimits
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Choose the best stream of each wanted kind, or say which bound it breaks.
+
+    It is the default one, never a cover picture, and one with a decoder.
+    """
     wanted = (["audio"] if request.sound else []) + (["video"] if request.frames_fps or request.grey_fps else [])
-    picked = {}
+    picked: dict[str, Any] = {}
+    refused: dict[str, str] = {}
     for kind in wanted:
         stream = container.streams.best(kind)
         if stream is None or stream.codec_context is None or _is_cover(stream):
@@ -255,8 +219,17 @@ def _pick_streams(container: Any, request: MediaRequest, threads: int) -> dict[s
         stream.codec_context.thread_count = threads
         if threads > 1:
             stream.thread_type = "AUTO"
-        picked[kind] = stream
-    return picked
+        context = stream.codec_context
+        if kind == "audio":
+            problem = limits.sound_problem(context)
+        else:
+            problem = limits.picture_problem(context.width, context.height)
+            context.options = {"max_pixels": str(int(limits.megapixels * 1e6))}  # for sizes that change on the way
+        if problem:
+            refused[kind] = problem
+        else:
+            picked[kind] = stream
+    return picked, refused
 
 
 def _is_cover(stream: Any) -> bool:
@@ -355,7 +328,9 @@ class _Reading:
         sound = picture = None
         if "audio" in clip.streams:
             span = (request.start, request.stop)
-            sound = SoundReader(request.channel, clip.origin_seconds, *span, clip.longest_gap, on_sound)
+            sound = SoundReader(
+                request.channel, clip.origin_seconds, *span, clip.longest_gap, on_sound, limits=clip.limits
+            )
         if "video" in clip.streams:
             rate = float(clip.streams["video"].average_rate or 25)
             picture = PictureReader(
@@ -365,6 +340,7 @@ class _Reading:
                 (request.grey_fps, on_grey) if request.grey_fps and on_grey else None,
                 1 / rate,
                 _aspect(clip.streams["video"]),
+                clip.limits,
             )
         return cls(sound, picture)
 
@@ -375,23 +351,25 @@ class _Reading:
 
     def finish(self, clip: _Clip, request: MediaRequest, frames: list[tuple[float, Picture]]) -> Media:
         """Waveform, problems and notes of what was read."""
-        waveform, sound_problem = self._waveform(request)
+        waveform, sound_problem = self._waveform(clip, request)
         picture_seconds = self.picture.seconds if self.picture else 0.0
         heard = self.sound.samples / SAMPLE_RATE_HZ if self.sound and not sound_problem else 0.0
         seconds = max(heard, picture_seconds)
         if not self.readers():
             seconds = max(min(clip.header_seconds, request.stop) - request.start, 0.0)
         self._note_oddities(clip, request, seconds)
-        picture_problem = self._picture_problem(request)
+        picture_problem = self._picture_problem(clip, request)
         return Media(waveform, sound_problem, seconds, picture_seconds, frames, picture_problem, tuple(self.notes))
 
-    def _waveform(self, request: MediaRequest) -> tuple[Waveform | None, str]:
+    def _waveform(self, clip: _Clip, request: MediaRequest) -> tuple[Waveform | None, str]:
         if not request.sound:
             return None, ""
         if self.sound is None:
-            return None, "no sound stream"
+            return None, clip.refused.get("audio", "no sound stream")
         waveform = self.sound.finish()
         self.notes.extend(self.sound.notes)
+        if self.sound.problem:
+            return None, self.sound.problem
         seconds = self.sound.samples / SAMPLE_RATE_HZ
         if not self.sound.samples:
             return None, self._nothing("audio", "sound", request)
@@ -404,11 +382,13 @@ class _Reading:
             )
         return (waveform if len(waveform) else None), ""
 
-    def _picture_problem(self, request: MediaRequest) -> str:
+    def _picture_problem(self, clip: _Clip, request: MediaRequest) -> str:
         if not request.frames_fps:
             return ""
         if self.picture is None:
-            return "no picture stream"
+            return clip.refused.get("video", "no picture stream")
+        if self.picture.problem:
+            return self.picture.problem
         return "" if self.picture.sampled else self._nothing("video", "picture", request)
 
     def _nothing(self, kind: str, what: str, request: MediaRequest) -> str:
@@ -470,6 +450,18 @@ def _decode(kind: str, packet: Any, decoder: Any, reading: _Reading, start_secon
         if stamp is None or float(stamp * packet.time_base) >= start_seconds:
             reading.damaged[kind] = reading.damaged.get(kind, 0) + 1
         return
+    except TROUBLE as error:
+        reader.give_up(_unusable(kind, error))
+        return
     for frame in frames:
         reading.good[kind] = reading.good.get(kind, 0) + 1
-        reader.feed(frame)
+        try:
+            reader.feed(frame)
+        except (av.FFmpegError, MerError, *TROUBLE) as error:
+            reader.give_up(_unusable(kind, error))
+
+
+def _unusable(kind: str, error: BaseException) -> str:
+    """Say that a stream can be decoded, and what comes of it is of no use."""
+    why = "there is not enough memory for it" if isinstance(error, MemoryError) else _why(error)
+    return f"its {'sound' if kind == 'audio' else 'picture'} cannot be used: {why}"

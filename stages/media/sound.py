@@ -8,12 +8,16 @@ import numpy as np
 import numpy.typing as npt
 
 from ..interfaces import SAMPLE_RATE_HZ, Waveform
+from .limits import MediaLimits
 
 if TYPE_CHECKING:
     from .frames import SoundSink
 
 GAP_SECONDS = 0.1
 """Timestamps off by less than this are jitter of the container, not missing sound."""
+
+SILENT_PEAK = 1e-4
+"""Sound that stays below this (-80 dB of full scale) is told to be silent."""
 
 # Full scale of FFmpeg's integer sample formats, and the offset of the unsigned one.
 SCALES = {"u8": (128.0, 128.0), "s16": (32768.0, 0.0), "s32": (2147483648.0, 0.0), "s64": (2.0**63, 0.0)}
@@ -38,7 +42,7 @@ def pick_channel(names: tuple[str, ...], channel: str) -> int | None:
 def to_mono(frame: Any, channel: str) -> npt.NDArray[np.float32]:
     """One decoded PyAV audio frame as mono float32 of shape (n,), full scale 1."""
     names = tuple(part.name for part in frame.layout.channels)
-    samples = frame.to_ndarray()
+    samples = _samples(frame)
     if not frame.format.is_planar:
         samples = samples.reshape(-1, len(names)).T
     pick = pick_channel(names, channel)
@@ -47,6 +51,36 @@ def to_mono(frame: Any, channel: str) -> npt.NDArray[np.float32]:
     scale, offset = SCALES.get(frame.format.name.removesuffix("p"), (1.0, 0.0))
     mono: npt.NDArray[np.float64] = samples.mean(axis=0, dtype=np.float64)
     return ((mono - offset) / scale).astype(np.float32)
+
+
+def _samples(frame: Any) -> npt.NDArray[Any]:
+    """Samples of a frame as they are stored; PyAV itself knows no integers of 64 bits."""
+    if frame.format.name not in ("s64", "s64p"):
+        samples: npt.NDArray[Any] = frame.to_ndarray()
+        return samples
+    channels = 1 if frame.format.is_planar else len(frame.layout.channels)
+    planes = [np.frombuffer(plane, np.int64)[: frame.samples * channels] for plane in frame.planes]
+    return np.stack(planes)
+
+
+class _Loudness:
+    """Energy of the mix and of its channels: channels of opposite phase leave nothing when they are mixed."""
+
+    def __init__(self) -> None:
+        self._mix = self._channels = 0.0
+
+    def add(self, frame: Any, mono: npt.NDArray[np.float32]) -> None:
+        """Take in one frame and its mix."""
+        samples = _samples(frame)
+        scale, offset = SCALES.get(frame.format.name.removesuffix("p"), (1.0, 0.0))
+        apart = (samples.reshape(-1).astype(np.float32) - np.float32(offset)) / np.float32(scale)
+        self._channels += float(np.vdot(apart, apart)) / len(frame.layout.channels)
+        self._mix += float(np.vdot(mono, mono))
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the mix is 40 dB below its channels."""
+        return self._channels > 0 and self._mix < 1e-4 * self._channels
 
 
 class SoundReader:
@@ -60,10 +94,16 @@ class SoundReader:
         stop: float,
         longest_gap: float,
         sink: SoundSink | None = None,
+        limits: MediaLimits | None = None,
     ) -> None:
         self.samples = 0
         """Samples at 16 kHz so far."""
         self.notes: list[str] = []
+        self.problem = ""
+        """Why the sound cannot be used, once it is known; nothing more is read then."""
+        self._limits = limits or MediaLimits()
+        self._loudness = _Loudness()
+        self._seconds = 0.0
         self.finite = True
         self.done = False
         self._channel = channel
@@ -79,19 +119,40 @@ class SoundReader:
         """Take one decoded frame; frames come in the order of decoding."""
         if frame.samples == 0 or frame.sample_rate <= 0:
             return
+        if self.give_up(self._limits.sound_problem(frame)):
+            return
         if frame.sample_rate != self._rate:
             self._change_rate(frame.sample_rate)
         mono = to_mono(frame, self._channel)
+        if self._channel == "mean" and len(frame.layout.channels) > 1:
+            self._loudness.add(frame, mono)
         position = self._place(frame)
+        if self.problem:
+            return
         self._next = position + len(mono)
         first, last = round(self._start * self._rate), self._limit()
         self._push(mono[max(first - position, 0) : max(last - position, 0)])
         self.done = self._next >= last
 
+    def give_up(self, problem: str) -> bool:
+        """Stop reading where there is a problem, and say whether there is one."""
+        if problem:
+            self.problem, self.done = problem, True
+            self._blocks.clear()
+        return bool(problem)
+
     def finish(self) -> Waveform:
         """Waveform of the span, shape (n,); no samples where a sink took them."""
+        if self.problem:
+            return np.zeros(0, np.float32)
         self._flush()
-        return np.concatenate(self._blocks) if self._blocks else np.zeros(0, np.float32)
+        wave = np.concatenate(self._blocks) if self._blocks else np.zeros(0, np.float32)
+        self._blocks.clear()
+        if self._loudness.cancelled:
+            self.notes.append("its channels cancel each other in the mix; --channel first takes one of them")
+        elif len(wave) and max(wave.max(), -wave.min()) < SILENT_PEAK:
+            self.notes.append("its sound is silent")
+        return wave
 
     def _limit(self) -> int:
         return round(self._stop * self._rate) if self._stop < float("inf") else 2**62
@@ -114,6 +175,8 @@ class SoundReader:
             if not 0 < stamped - first <= self._longest_gap * self._rate:
                 return stamped if stamped <= first else first
             gap, at = stamped - first, 0.0
+            if self.give_up(self._limits.gap_problem(gap / self._rate, at)):
+                return stamped
             if gap >= GAP_SECONDS * self._rate:
                 self.notes.append(f"sound starts {gap / self._rate:.2f} s late; silence stands for it")
         else:
@@ -121,6 +184,8 @@ class SoundReader:
             if not GAP_SECONDS * self._rate <= gap <= self._longest_gap * self._rate:
                 return self._next
             gap = min(gap, stamped - first)
+            if self.give_up(self._limits.gap_problem(gap / self._rate, max(at, 0))):
+                return stamped
             if gap > 0:
                 self.notes.append(
                     f"sound is missing for {gap / self._rate:.2f} s at {max(at, 0):.2f} s; silence stands for it"
@@ -130,6 +195,9 @@ class SoundReader:
 
     def _push(self, mono: Waveform) -> None:
         if not len(mono):
+            return
+        self._seconds += len(mono) / self._rate
+        if self.give_up(self._limits.length_problem(self._seconds)):
             return
         if not np.isfinite(mono).all():
             self.finite = False

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from mer.cache import MerError, atomic_write, sweep_partials
+from mer.cache.atomic import sweep_beside
 
 
 def test_the_file_appears_with_its_content_and_nothing_else(tmp_path: Path) -> None:
@@ -81,3 +82,27 @@ def test_leftovers_of_killed_writers_are_swept(tmp_path: Path) -> None:
     assert sweep_partials(tmp_path) == [old]
     assert new.exists()
     assert (tmp_path / "data.partial").exists()
+
+
+KILLED_WRITER = """
+import os, signal, sys
+from mer.cache import atomic_write
+with atomic_write(sys.argv[1]) as temporary:
+    temporary.write_bytes(b"half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL")
+def test_what_a_killed_writer_left_is_nobody_s_and_what_is_being_written_stays(tmp_path: Path) -> None:
+    path = tmp_path / "pack[1].h5"
+    subprocess.run([sys.executable, "-c", KILLED_WRITER, path], check=False)
+    (left,) = tmp_path.iterdir()
+    assert sweep_beside(path) == []  # it could belong to somebody who just began
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(b"whole")
+        for partial in (left, temporary):
+            os.utime(partial, (0, 0))
+        assert sweep_beside(path) == [left]
+    assert path.read_bytes() == b"whole"
+    assert list(tmp_path.iterdir()) == [path]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,20 +15,31 @@ import h5py
 import numpy as np
 import pytest
 
-from mer.cache import DamagedError, FeatureSpec, FeatureStore, FormatError, MerError, PackOptions, pack, verify
-from mer.cache.hdf import put_attributes
+from mer.cache import (
+    DamagedError,
+    FeatureSpec,
+    FeatureStore,
+    FormatError,
+    MerError,
+    PackOptions,
+    inspection,
+    pack,
+    verify,
+)
+from mer.cache.hdf_writing import put_attributes
 from mer.cache.seal import read_seal, write_seal
 from mer.cache.shard import checksum
 from mer.cache.source import FileReader
 
 Cache = Callable[..., Path]
 
+FORGING = Path(__file__).with_name("forging.py")
 FORGER = """
 import json, os, resource, sys
 from pathlib import Path
 import numpy as np
 from mer.cache import FeatureStore, MerError
-from mer.cache.hdf import put_attributes
+from mer.cache.hdf_writing import put_attributes
 from mer.cache.seal import read_seal, write_seal
 from mer.cache.source import FileReader
 
@@ -140,6 +153,44 @@ def test_forged_metadata_are_refused_or_harmless(packed: Path) -> None:
     outcomes = json.loads(done.stdout)
     assert outcomes["refused"] > 150
     assert sum(outcomes.values()) == 250
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the bounds of the helper process are Linux's")
+def test_forgeries_with_fitting_checksums_cannot_crash_their_reader(packed: Path) -> None:
+    """Forgery 106 ends a process that opens it, 35 makes it compute for ever; both are told, and reading goes on."""
+    endless = [] if packed.read_bytes().find(b'"packed":{}') < 0 else [(35, 1)]  # five seconds: once is enough
+    for first, count in ((100, 20), *endless):
+        done = subprocess.run(
+            [sys.executable, FORGING, packed, str(first), str(count)],
+            capture_output=True, text=True, timeout=300, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr[-2000:]
+        outcomes = json.loads(done.stdout)
+        assert outcomes["refused"] + outcomes["read"] == count
+        assert outcomes["not told"] == 0
+        assert outcomes["would have crashed"] == len(outcomes["crashing"])
+
+
+def test_a_file_made_here_or_seen_before_needs_no_helper(
+    packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A copy is opened as it is; one whose seal nobody knows is looked through once, and then known by its place."""
+    inspected: list[str] = []
+    look = inspection._look_through
+    monkeypatch.setattr(inspection, "_look_through", lambda reader: (inspected.append(reader.location), look(reader)))
+    features(shutil.copy(packed, tmp_path / "copy.h5"))
+    assert not inspected
+    monkeypatch.setattr(inspection, "_known", set())
+    monkeypatch.setenv("MER_CACHE", str(tmp_path / "another user's"))
+    first = features(packed)
+    assert inspected == [str(packed)]
+    assert features(packed) == first
+    monkeypatch.setattr(inspection, "_known", set())
+    assert features(packed) == first
+    assert inspected == [str(packed)]
+    os.utime(packed, ns=(1, 1))
+    assert features(packed) == first
+    assert inspected == [str(packed)] * 2
 
 
 def test_a_seal_with_an_infinite_size_is_told(packed: Path) -> None:

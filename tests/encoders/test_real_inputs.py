@@ -14,7 +14,8 @@ from tiny_checkpoints import EVERY
 
 from mer.stages.encoders.testing import difference, encode_all
 from mer.stages.interfaces import EncoderInput, FaceCrops
-from mer.stages.media.reader import MediaRequest, read_media
+from mer.stages.media.reader import read_media
+from mer.stages.media.request import MediaRequest
 
 SECONDS = (0.06, 0.11, 0.4, 1.0, 3.0, 9.0, 30.0)
 

@@ -11,7 +11,8 @@ from training.toy import load_benchmark
 
 from mer.stages.faces.finder import FaceFinder, LoadedFinder, Region, resolve_finder
 from mer.stages.interfaces import FaceCrops
-from mer.stages.media.reader import MediaRequest, read_media
+from mer.stages.media.reader import read_media
+from mer.stages.media.request import MediaRequest
 
 bench = load_benchmark("bench_speaking")
 Talker, talker, side_by_side = bench.Talker, bench.talker, bench.side_by_side

@@ -14,7 +14,8 @@ from synthetic import noise, write_clip
 
 from mer.stages.faces import finder as faces
 from mer.stages.faces.finder import FaceFinder
-from mer.stages.media.reader import MediaRequest, read_media
+from mer.stages.media.reader import read_media
+from mer.stages.media.request import MediaRequest
 
 # Pairs with a clear answer. Of all pairs of these talkers 5 in 110 are answered wrongly: see `speaking.py`.
 PAIRS = [

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from media.handmade import frame_number, write_shifted
 
-from mer.stages.media.reader import Media, MediaRequest, read_media
+from mer.stages.media.reader import read_media
+from mer.stages.media.request import Media, MediaRequest
 
 NTSC = Fraction(30_000, 1_001)
 STEP = 1_001 / 30_000

@@ -17,7 +17,8 @@ from media.handmade import add_cover, counted_frames, frame_number, turn_quarter
 from synthetic import noise, tone, write_clip
 
 from mer.stages.media.picture import Grid
-from mer.stages.media.reader import MediaError, MediaRequest, media_digest, read_media
+from mer.stages.media.reader import media_digest, read_media
+from mer.stages.media.request import MediaError, MediaRequest
 from mer.stages.media.sound import pick_channel
 
 SOUND_ONLY = MediaRequest()

@@ -11,7 +11,8 @@ from media.handmade import counted_frames, frame_number, overwrite, write_stampe
 from synthetic import noise, text_as_media, tone, truncate, write_clip, zero_bytes
 
 from mer.stages.corpora.demo.media import Picture, Sound, write_media
-from mer.stages.media.reader import MediaError, MediaRequest, read_media
+from mer.stages.media.reader import read_media
+from mer.stages.media.request import MediaError, MediaRequest
 
 RATE_HZ = 48_000
 SPAN = (6.3, 7.9)

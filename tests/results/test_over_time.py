@@ -23,7 +23,8 @@ from mer.stages.corpora.demo.media import Picture, Sound, write_media
 from mer.stages.faces.finder import FaceFinder
 from mer.stages.faces.people import PeopleWatcher
 from mer.stages.interfaces import SAMPLE_RATE_HZ
-from mer.stages.media.reader import MediaRequest, media_facts, read_media
+from mer.stages.media.reader import media_facts, read_media
+from mer.stages.media.request import MediaRequest
 
 
 def complete(trained: Trained) -> list[str]:

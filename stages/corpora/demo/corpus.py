@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 
 from mer.cache import MerError, atomic_write
+from mer.cache.user_cache import user_cache
 
 from ...interfaces import CorpusInfo, LabelSpec
-from ...user_cache import user_cache
 from ...utterance import Utterance
 from .face import Colour, FacePainter, Look, Pose
 from .media import Frame, Picture, Sound, write_media
