@@ -139,7 +139,7 @@ def trimmed(imported: Imported) -> Imported:
             continue
         filled = [made.sequences[row] for row in range(len(made.sequences))]
         there = [one.values for one in filled if one is not None and len(one)]
-        first, last = (sum(bool(values[side].any()) for values in there) for side in (0, -1))
+        first, last = (sum(bool(_not_zero(values[side])) for values in there) for side in (0, -1))
         side = "start" if last > first else "end"
         lost.append(f"{made.slot}: true lengths were inferred by taking all-zero rows off the {side}")
         sequences = LazySequences(len(filled), partial(_without_padding, made.sequences, side == "start"))
@@ -147,11 +147,17 @@ def trimmed(imported: Imported) -> Imported:
     return replace(imported, sets=sets, lost=lost)
 
 
+def _not_zero(values: npt.NDArray[Any]) -> Any:
+    """Whether any number along the last axis is not 0; damaged files hold NaN that numpy would warn of."""
+    with np.errstate(invalid="ignore"):
+        return values.any(-1)
+
+
 def _without_padding(sequences: Sequence[FeatureSequence | None], at_start: bool, row: int) -> FeatureSequence | None:
     sequence = sequences[row]
     if sequence is None:
         return None
-    filled = np.flatnonzero(sequence.values.any(1))
+    filled = np.flatnonzero(_not_zero(sequence.values))
     if not len(filled):
         return stepped(sequence.values[:0])
     return stepped(sequence.values[filled[0] :] if at_start else sequence.values[: filled[-1] + 1])

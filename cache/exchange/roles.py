@@ -80,11 +80,11 @@ def _first(values: Array) -> Any:
 
 
 def is_features(values: Array) -> bool:
-    """Whether an array can hold features: (N, D), (N, L, D), or an array of arrays of numbers."""
-    if values.dtype.kind in "fiub":
+    """Whether an array can hold features: fractions of shape (N, D), (N, L, D), or arrays of them; ids are none."""
+    if values.dtype.kind == "f":
         return values.ndim in (2, 3) and values.shape[-1] > 1
     first = _first(values) if values.dtype.kind == "O" else None
-    return isinstance(first, np.ndarray) and first.dtype.kind in "fiub" and first.ndim in (1, 2) and first.size > 1
+    return isinstance(first, np.ndarray) and first.dtype.kind == "f" and first.ndim in (1, 2) and first.size > 1
 
 
 def is_texts(values: Array) -> bool:
