@@ -13,13 +13,14 @@ import numpy.typing as npt
 from mer.cache import Fate, FeatureBlock, FeatureSequence, FeatureSpec, MerError
 from mer.cache.shard import SOURCE_BYTES, ShardRow, prepare_row
 from mer.stages.device import resolve_device
-from mer.stages.interfaces import EncoderInput
+from mer.stages.interfaces import EncoderInput, FaceCrops
 
 from ..extraction.decoding import TaskSettings, loaded_finder
 from ..extraction.restore import check_sound, restore_encoder, restore_finder
 from ..extraction.tasks import EncodingSet, encoding_threads, loaded_encoder
 from ..training.run_folder import Run
 from ..training.shared import WINDOW_TURNS
+from .crop_memo import CropMemo
 from .forward import flat_of, outputs_of
 from .moments import Moment, VideoPass, Watched
 from .timeline import Prediction
@@ -71,6 +72,7 @@ class VideoPredictor:
         self._settings = TaskSettings(self._channel, self._fps, self._finder, device=resolve_device(device))
         self._models = [run.load_model(member["name"]) for member in run.members]
         self._pooling = run.pooling()
+        self._crops = CropMemo()
         self._most = WINDOW_TURNS if run.facts["context"] != "none" else ROWS_AT_ONCE
 
     def watch(
@@ -103,6 +105,7 @@ class VideoPredictor:
             If the video cannot be read.
         """
         waiting: list[Moment] = []
+        self._crops = CropMemo()  # numbers of crops are of one video
 
         def take(moments: list[Moment]) -> None:
             if moments[0].window.index < known:
@@ -192,14 +195,23 @@ class VideoPredictor:
 
         made = self._sets[modality]
         loaded, budget = loaded_encoder(made, self._settings)
-        rows = list(inputs)
-        work = Encoding(loaded, list(inputs.values()), budget, encoding_threads(loaded, self._settings))
-        for place, result in work.finished():
+
+        def encode(items: Sequence[EncoderInput]) -> dict[int, FeatureSequence | MerError]:
+            return dict(Encoding(loaded, items, budget, encoding_threads(loaded, self._settings)).finished())
+
+        if modality == "face" and getattr(loaded, "per_crop", False):
+            found = self._crops.encode(
+                {row: face for row, face in inputs.items() if isinstance(face, FaceCrops)}, encode
+            )
+        else:
+            rows = list(inputs)
+            found = {rows[place]: result for place, result in encode(list(inputs.values())).items()}
+        for row, result in found.items():
             if isinstance(result, FeatureSequence):
                 stored = prepare_row(made.spec, ShardRow("window", bytes(SOURCE_BYTES), Fate.OK, sequence=result))
-                sequences[rows[place]], reasons[rows[place]] = stored.sequence, stored.reason
+                sequences[row], reasons[row] = stored.sequence, stored.reason
             else:
-                reasons[rows[place]] = f"encoding failed: {result}"
+                reasons[row] = f"encoding failed: {result}"
         return sequences, reasons
 
 

@@ -89,6 +89,8 @@ class LiveFace:
 
     side_by_side = True
     padded = False
+    per_crop = True
+    """Every crop is encoded for itself, whatever else is in its clip."""
 
     def __init__(self, encoder: FaceEncoder, device: str) -> None:
         self.encoder = encoder

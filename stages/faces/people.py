@@ -70,7 +70,7 @@ class Sighting:
     person: int
     """From 1, in the order in which people were first seen; the same over the whole clip."""
     faces: FaceCrops
-    """Times from the start of the stretch."""
+    """Times from the start of the stretch. The note `crops` numbers the crops of the whole clip."""
     leads: bool
     """Whether the face policy would follow this person: the one who speaks, else the largest."""
     evidence: float | None
@@ -176,7 +176,8 @@ class PeopleWatcher(FaceWatcher):
     def _crops_of(self, track: Track, times: npt.NDArray[np.float64]) -> FaceCrops:
         valid = np.zeros(len(times), np.bool_)
         valid[track.steps] = True
-        return FaceCrops(self._pictures.take(track.crops), times.astype(np.float32), valid)
+        note = {"crops": list(track.crops)}
+        return FaceCrops(self._pictures.take(track.crops), times.astype(np.float32), valid, note)
 
 
 def _between(track: Track, first: int, last: int, start_seconds: float) -> Track:

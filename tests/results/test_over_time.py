@@ -20,11 +20,17 @@ from mer.pipeline.results.timeline import Prediction, Timeline, TimelineHeader, 
 from mer.pipeline.results.videos import WindowRequest, predict_video
 from mer.pipeline.results.windows import Cue, SlidingWindows, Turns, words_between
 from mer.stages.corpora.demo.media import Picture, Sound, write_media
+from mer.stages.encoders.face import LiveFace
 from mer.stages.faces.finder import FaceFinder
 from mer.stages.faces.people import PeopleWatcher
+<<<<<<< HEAD
 from mer.stages.interfaces import SAMPLE_RATE_HZ
 from mer.stages.media.reader import media_facts, read_media
 from mer.stages.media.request import MediaRequest
+=======
+from mer.stages.interfaces import SAMPLE_RATE_HZ, FaceCrops
+from mer.stages.media.reader import MediaRequest, media_facts, read_media
+>>>>>>> 7ba8d4f (Encode a face crop once though windows overlap)
 
 
 def complete(trained: Trained) -> list[str]:
@@ -76,6 +82,31 @@ def test_one_window_over_a_whole_clip_says_what_predict_says_of_it(trained: Trai
     single = predict_clips(trained.run, [Asked(None, asked.text)], device="cpu")[0]
     (row,) = rows_of(predictor, asked.clip, Turns([Cue(0.0, 60.0, str(asked.text))]))
     assert np.abs(row.alone["text"] - single.output).max() < 1e-4
+
+
+def test_a_crop_is_encoded_once_and_the_answers_are_the_same(
+    trained: Trained, long_clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoded: list[int] = []
+    encode = LiveFace.encode
+
+    def counting(self: LiveFace, batch: list[FaceCrops]) -> object:
+        encoded.append(sum(len(item.crops) for item in batch))
+        return encode(self, batch)
+
+    monkeypatch.setattr(LiveFace, "encode", counting)
+    made = {}
+    for once in (True, False):
+        monkeypatch.setattr(LiveFace, "per_crop", once)
+        encoded.clear()
+        rows = rows_of(VideoPredictor(trained.run, device="cpu"), long_clip, SlidingWindows(2.0, 0.4))
+        made[once] = rows, sum(encoded)
+    (one, few), (other, many) = made[True], made[False]
+    assert few < many / 3
+    assert len(one) == len(other)
+    for a, b in zip(one, other, strict=True):
+        assert (a.window, a.person) == (b.window, b.person)
+        assert np.abs(a.output - b.output).max() < 1e-4
 
 
 def test_windows_follow_each_other_and_cover_the_video() -> None:
