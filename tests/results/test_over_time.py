@@ -23,14 +23,9 @@ from mer.stages.corpora.demo.media import Picture, Sound, write_media
 from mer.stages.encoders.face import LiveFace
 from mer.stages.faces.finder import FaceFinder
 from mer.stages.faces.people import PeopleWatcher
-<<<<<<< HEAD
-from mer.stages.interfaces import SAMPLE_RATE_HZ
+from mer.stages.interfaces import SAMPLE_RATE_HZ, FaceCrops
 from mer.stages.media.reader import media_facts, read_media
 from mer.stages.media.request import MediaRequest
-=======
-from mer.stages.interfaces import SAMPLE_RATE_HZ, FaceCrops
-from mer.stages.media.reader import MediaRequest, media_facts, read_media
->>>>>>> 7ba8d4f (Encode a face crop once though windows overlap)
 
 
 def complete(trained: Trained) -> list[str]:
