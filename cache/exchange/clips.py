@@ -193,9 +193,12 @@ def _set(name: str, modality: str, files: Mapping[str, Path], keys: Sequence[str
         dim = sequence.values.shape[1]
         if len(sequence):
             break
-    shown = path.suffix.lower().removeprefix(".") if name == "." else name
+    shown = name
+    if name == ".":
+        kind = columns_of_frames(read_table(path)).kind if path.suffix.lower() in TABLES else ""
+        shown = kind or path.suffix.lower().removeprefix(".")
     read_one = partial(_read_one, files, list(keys), dim, columns)
-    return PackSet(modality, shown, dim, LazySequences(len(keys), read_one), name, columns=columns)
+    return PackSet(modality, shown, dim, LazySequences(len(keys), read_one), shown, columns=columns)
 
 
 def _read_one(

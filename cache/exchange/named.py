@@ -75,6 +75,8 @@ def kind_of(path: Path) -> str:
     kind = next((kind for sign, kind in signs.items() if head.startswith(sign)), "")
     if kind:
         return kind
+    if head.startswith(b"mer-seal"):
+        raise MerError(f"{path}: is a cache or pack of mer already; use it as it is")
     if head.startswith(b"PK\x03\x04"):
         return "torch" if path.suffix in (".pt", ".pth", ".bin") or b"data.pkl" in head else "npz"
     if head.startswith(b"MATLAB ") and (

@@ -60,6 +60,7 @@ def test_openface_tables_with_labels_beside_them(tmp_path):
     assert store.utterances.split == ["train", "test", "test"]
     assert store.utterances.labels["emotion"].classes == ("anger", "joy")
     assert store.sets[name].spec.modality == "face"
+    assert store.sets[name].spec.name == "OpenFace"
     assert store.sets[name].ok.tolist() == [True, True, False]
     first = store.read(name, "dia0_utt0")
     assert first.valid.tolist() == [True, False, True]

@@ -76,6 +76,9 @@ def test_dry_run_prints_a_command_to_copy(tmp_path, capsys):
     code, out, err = run(capsys, *words[1:])
     assert code == 0
     assert len(FeatureStore.open(tmp_path / "copied.h5").sets) == 2
+    code, out, err = run(capsys, "import", tmp_path / "copied.h5", "--dry-run")
+    assert code == 1
+    assert "is a cache or pack of mer already" in " ".join(err.split())
     code, out, err = run(capsys, "import", source)
     assert code == 1
     assert "say where the cache goes with -o" in err
