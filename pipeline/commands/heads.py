@@ -28,7 +28,7 @@ def heads(
 def _facts(name: str) -> dict[str, Any]:
     from dataclasses import asdict
 
-    from mer.stages.heads.catalog import CATALOG, config_of, settings
+    from mer.stages.heads.catalog import CATALOG, config_of, recipe_of, settings
     from mer.stages.registry import names
 
     entry = CATALOG.get(name)
@@ -38,6 +38,7 @@ def _facts(name: str) -> dict[str, Any]:
         "what": entry.what if entry else "",
         "published": entry.published if entry else "",
         "ours": entry.ours if entry else "",
+        "recipe": recipe_of(config_of(name)),
         "settings": [asdict(setting) for setting in settings(config_of(name))],
     }
 
@@ -64,3 +65,6 @@ def _print_one(facts: dict[str, Any]) -> None:
     for setting in facts["settings"]:
         rows.add_row(setting["name"], str(setting["default"]), setting["meaning"])
     results.print(rows)
+    if facts["recipe"]:
+        told = ", ".join(f"train.{key}={value}" for key, value in facts["recipe"].items())
+        results.print(f"[bold]trained with[/bold] {told}, unless told otherwise", soft_wrap=True)

@@ -36,6 +36,13 @@ def print_run(run: Run, console: Console) -> None:
     """Print what a run found: its data, its scores, its classes; `train` has already told its notes."""
     facts = run.facts
     console.print(_headline(run), soft_wrap=True, highlight=False)
+    if late := facts.get("best_at_last_epoch"):  # runs of older versions do not say
+        console.print(
+            f"{len(late)} of {len(run.members)} models are best at the last of {run.recipe.epochs} epochs, so longer "
+            "training might help: raise --epochs or --lr and compare validation scores",
+            soft_wrap=True,
+            highlight=False,
+        )
     if not facts["metrics"]:
         _print_validation(run, console)
         return

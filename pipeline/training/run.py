@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,10 +81,16 @@ def train(options: TrainOptions, console: Console | None = None, command: Sequen
     with watch:
         fit(prepared, run, data, watch)
     score_seed_runs(prepared, run, data)
+    run.facts["best_at_last_epoch"] = best_at_last_epoch(run.members, options.recipe.epochs)
     run.facts |= {"status": "done", "metrics": summarise_run(run) if options.score_test else {}}
     run.write()
     shutil.rmtree(run.path / "checkpoints", ignore_errors=True)
     return RunSummary(run.path, run)
+
+
+def best_at_last_epoch(members: Sequence[Mapping[str, Any]], epochs: int) -> list[str]:
+    """Names of the runs whose best epoch is the last one allowed: more might have helped."""
+    return [member["name"] for member in members if member["best_epoch"] == epochs]
 
 
 def _watch(prepared: Prepared, run: Run, data: TrainingData, console: Console | None) -> LiveTable | Silent:

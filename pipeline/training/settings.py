@@ -206,10 +206,17 @@ def options_from(flat: Mapping[str, Any]) -> TrainOptions:
         **typed,
         head=head,
         context=context,
-        recipe=replace(Recipe(), **settings_of(Recipe, parts["train"], "train.")),
+        recipe=replace(recipe_for(head), **settings_of(Recipe, parts["train"], "train.")),
         head_settings=parts["head"],
         context_settings=parts["context"],
     )
+
+
+def recipe_for(head: str) -> Recipe:
+    """Return the recipe of a head: `Recipe`'s defaults, but for those that the head has of its own."""
+    from mer.stages.heads.catalog import config_of, recipe_of
+
+    return replace(Recipe(), **settings_of(Recipe, recipe_of(config_of(head)), f"recipe of head {head!r}: "))
 
 
 def _local(features: Any) -> Any:

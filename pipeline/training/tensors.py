@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from mer.cache import FeatureBlock, FeatureStore, MerError
-from mer.stages.heads.base import Batch
+from mer.stages.heads.base import ALL_STEPS, Batch
 
 from .pooling import Ragged, RowIndices, as_tensor, kept_steps, pieces, pool_steps
 
@@ -239,7 +239,9 @@ class Source:
     def statistics(self, folds: Sequence[RowIndices]) -> dict[str, list[Normaliser]]:
         """Mean and scale per modality and fold over the valid steps of the given training rows.
 
-        Sums run in float64 around a provisional centre, so neither size nor offset costs accuracy.
+        Where a head is given one mean of each utterance, the statistics are of these means: they vary far less than
+        steps do, and what a probe sees should have a variance of one. Sums run in float64 around a provisional centre,
+        so neither size nor offset costs accuracy.
         """
         return {m: self._fold_statistics(m, folds) for m in self.sets}
 
@@ -253,9 +255,8 @@ class Source:
         first, second = torch.zeros(2, len(folds), self.dims[modality], dtype=torch.float64)
         centre: Tensor | None = None
         for rows, block in self._pieces(modality, np.flatnonzero(chosen.any(axis=0))):
-            valid = np.asarray(block.valid, dtype=np.bool_)
-            weights = torch.from_numpy(chosen[:, np.repeat(rows, np.diff(block.offsets))] * valid)
-            values = as_tensor(block.values)
+            values, valid, lengths = self._as_seen(modality, rows, block)
+            weights = torch.from_numpy(chosen[:, np.repeat(rows, lengths)] * valid)
             if centre is None:
                 centre = values[int(valid.argmax())].double().nan_to_num(nan=0.0)
             for at in range(0, len(values), SUMMED_AT_ONCE):
@@ -269,6 +270,17 @@ class Source:
                 first += weight @ deviation
                 second += weight @ deviation.square_()
         return [self._normaliser(modality, centre, *sums) for sums in zip(count, first, second, strict=True)]
+
+    def _as_seen(
+        self, modality: str, rows: RowIndices, block: FeatureBlock
+    ) -> tuple[Tensor, npt.NDArray[np.bool_], RowIndices]:
+        """Values (ΣT, D), which are valid, and steps per utterance: as stored, or one mean of each utterance."""
+        count = np.diff(block.offsets)
+        if self.pooling.get(modality, 1) < ALL_STEPS:
+            return as_tensor(block.values), np.asarray(block.valid, dtype=np.bool_), count
+        lengths = np.where(self.present[modality][rows], count, 0)
+        means = pool_steps(block, lengths, self.most_steps.get(modality, 0), ALL_STEPS)
+        return as_tensor(means.values), means.valid, means.lengths
 
     def _normaliser(
         self,

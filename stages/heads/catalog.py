@@ -159,6 +159,11 @@ def config_of(name: str) -> type[Any]:
     return config
 
 
+def recipe_of(config: type[Any]) -> dict[str, Any]:
+    """Settings of `[train]` that a head has defaults of its own for; found on validation (docs/results.md)."""
+    return dict(getattr(config, "recipe", {}))
+
+
 def settings(config: type[Any]) -> list[Setting]:
     """Settings of a config dataclass; meanings are the docstrings beneath its fields and its bases' fields."""
     meanings: dict[str, str] = {}

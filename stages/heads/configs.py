@@ -68,6 +68,8 @@ class SequenceConfig:
     """Length of such a span in cached steps."""
     modality_dropout: float = 0.1
     """Probability of dropping a modality of an utterance in training; never all of them."""
+    stack: str = "mix"
+    """Layers kept side by side (`--layers all`): a learned `mix`, or a choice of them as `--layers` has it."""
 
     def __post_init__(self) -> None:
         fractions(self, "dropout", "input_dropout", "hide_tokens", "hide_spans", "modality_dropout")
@@ -294,6 +296,11 @@ class GraphMfnConfig(MfnConfig):
 class LinearConfig:
     """Settings of `linear`."""
 
+    earlier: ClassVar[dict[str, Any]] = {"stack": "mix"}
+
+    stack: str = "concat"
+    """Layers kept side by side (`--layers all`): all as inputs (`concat`), a learned `mix`, or a choice of them as
+    `--layers` has it."""
     input_dropout: float = 0.0
     """Dropout on the pooled features."""
     modality_dropout: float = 0.0

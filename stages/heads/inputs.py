@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from .base import Batch, HeadInputs
 from .configs import SequenceConfig
-from .layers import Adapter, SequenceEncoder, presence
+from .layers import Adapter, SequenceEncoder, check_stack, presence
 
 
 class ModalityEncoders(nn.Module):
@@ -42,6 +42,7 @@ class ModalityEncoders(nn.Module):
         input_norm: bool = False,
     ) -> None:
         super().__init__()
+        check_stack(config.stack, inputs.modalities.values())
         self.drop = config.modality_dropout
         self.each = nn.ModuleDict()
         for name, shape in inputs.modalities.items():
@@ -55,6 +56,7 @@ class ModalityEncoders(nn.Module):
                 hide_spans=0.0 if text else config.hide_spans,
                 span=max(1, round(config.span / config.pooling.get(name, 1))),
                 input_norm=input_norm,
+                stack=config.stack,
             )
             self.each[name] = SequenceEncoder(
                 adapter, 0 if name in plain else layers, config.dim, heads, expand=expand, dropout=config.dropout

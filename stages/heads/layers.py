@@ -13,6 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mer.cache import MerError
+
+from ..encoders.layers import choose_layers
 from .base import Batch, ModalityShape
 
 MASKED = -1e4
@@ -86,6 +89,33 @@ def span_mask(valid: Tensor, probability: float, span: int) -> Tensor:
     return (F.max_pool1d(F.pad(starts, (span - 1, 0)), span, 1) > 0) & valid
 
 
+def chosen_layers(choice: str, stack: int) -> Tensor:
+    """Share of each of `stack` layers, numbered from 0, in the mean of those that `choice` names (as `--layers` does).
+
+    Raises
+    ------
+    MerError
+        If the choice is none, or names a layer that is not there.
+    """
+    layers = choose_layers(choice, stack - 1).layers
+    share = torch.zeros(stack)
+    share[list(layers)] = 1 / len(layers)
+    return share
+
+
+def check_stack(choice: str, shapes: Iterable[ModalityShape]) -> None:
+    """Refuse a choice of layers where no features have several, since it would do nothing."""
+    if choice not in ("mix", "concat") and all(shape.stack == 1 for shape in shapes):
+        raise MerError(
+            f"head.stack = {choice!r} chooses layers, and these features have one; extract with --layers all"
+        )
+
+
+def mix_layers(x: Tensor, share: Tensor, shape: ModalityShape) -> Tensor:
+    """Map (..., stack * dim) to (..., dim), the layers weighted by `share` of shape (stack,)."""
+    return (split_last(x, shape.stack, shape.dim) * share.to(x.dtype).unsqueeze(-1)).sum(-2)
+
+
 class Adapter(nn.Module):
     """One modality's way in: layer mix, noise, `LN(Linear(x))`.
 
@@ -105,7 +135,11 @@ class Adapter(nn.Module):
         Share of steps zeroed in spans of `span` steps in training (for frames).
     input_norm
         Normalise each input row first.
+    stack
+        `mix`, or which of the stacked layers to take (`chosen_layers`).
     """
+
+    share: Tensor | None
 
     def __init__(
         self,
@@ -118,11 +152,15 @@ class Adapter(nn.Module):
         hide_spans: float = 0.0,
         span: int = 10,
         input_norm: bool = False,
+        stack: str = "mix",
     ) -> None:
         super().__init__()
         self.shape, self.noise, self.dropout = shape, noise, dropout
         self.hide_steps, self.hide_spans, self.span = hide_steps, hide_spans, span
-        self.mix = nn.Parameter(torch.zeros(shape.stack)) if shape.stack > 1 else None
+        mixed = shape.stack > 1 and stack == "mix"
+        self.mix = nn.Parameter(torch.zeros(shape.stack)) if mixed else None
+        share = chosen_layers(stack, shape.stack) if shape.stack > 1 and not mixed else None
+        self.register_buffer("share", share, persistent=False)
         self.input_norm = nn.LayerNorm(shape.dim) if input_norm else nn.Identity()
         self.linear = nn.Linear(shape.dim, dim)
         self.norm = nn.LayerNorm(dim)
@@ -130,9 +168,9 @@ class Adapter(nn.Module):
     def forward(self, values: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
         """Map (B, T, stack * dim), (B, T) to (B, T, dim), (B, T); invalid steps come out as zeros."""
         x = values.to(self.linear.weight.dtype)
-        if self.mix is not None:
-            layers = split_last(x, self.shape.stack, self.shape.dim)
-            x = (layers * self.mix.softmax(0).unsqueeze(-1)).sum(-2)
+        share = self.share if self.mix is None else self.mix.softmax(0)
+        if share is not None:
+            x = mix_layers(x, share, self.shape)
         if self.training:
             x, valid = self._disturb(x, valid)
         x = self.input_norm(x)

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from .base import ALL_STEPS, Batch, Fused, Head, HeadInputs
 from .configs import LinearConfig, MlpConfig
-from .layers import masked_mean, presence, split_last
+from .layers import check_stack, chosen_layers, masked_mean, mix_layers, presence
 
 
 class LinearHead(Head):
@@ -19,21 +19,28 @@ class LinearHead(Head):
     def __init__(self, inputs: HeadInputs, config: LinearConfig) -> None:
         super().__init__(inputs, config)
         shapes = inputs.modalities
+        check_stack(config.stack, shapes.values())
         self.pooling = dict.fromkeys(shapes, ALL_STEPS)
-        self.mix = nn.ParameterDict({m: torch.zeros(shape.stack) for m, shape in shapes.items() if shape.stack > 1})
+        self.stacked = {m: shape for m, shape in shapes.items() if shape.stack > 1 and config.stack != "concat"}
+        mixed = self.stacked if config.stack == "mix" else {}
+        self.mix = nn.ParameterDict({m: torch.zeros(shape.stack) for m, shape in mixed.items()})
+        for name, shape in self.stacked.items():
+            if name not in self.mix:
+                self.register_buffer(f"share_{name}", chosen_layers(config.stack, shape.stack), persistent=False)
         self.dropout = nn.Dropout(config.input_dropout)
-        self.width = sum(shape.dim for shape in shapes.values())
+        self.width = sum(shape.dim * (1 if m in self.stacked else shape.stack) for m, shape in shapes.items())
         self.classifier = nn.Linear(self.width, inputs.outputs)
 
     def pooled(self, batch: Batch) -> Tensor:
-        """Masked means, layers mixed, of shape (B, sum of the widths)."""
+        """Masked means, layers side by side, mixed or chosen, of shape (B, sum of the widths)."""
         present = presence(batch, self.inputs.modalities, self.config.modality_dropout, self.training)
         vectors = []
         for index, (name, shape) in enumerate(self.inputs.modalities.items()):
             mask = batch.valid[name] & present[:, index : index + 1]
             x = masked_mean(batch.values[name], mask).to(self.classifier.weight.dtype)
-            if name in self.mix:
-                x = (split_last(x, shape.stack, shape.dim) * self.mix[name].softmax(0).unsqueeze(-1)).sum(-2)
+            if name in self.stacked:
+                share = self.mix[name].softmax(0) if name in self.mix else getattr(self, f"share_{name}")
+                x = mix_layers(x, share, shape)
             vectors.append(x)
         return self.dropout(torch.cat(vectors, -1))  # type: ignore[no-any-return]
 
