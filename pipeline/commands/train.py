@@ -58,7 +58,7 @@ def train(
     ] = None,
     epochs: Annotated[int | None, typer.Option(help="Most epochs. [default: 60]")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Utterances per batch. [default: 64]")] = None,
-    lr: Annotated[float | None, typer.Option(help="Peak learning rate. [default: 3e-4]")] = None,
+    lr: Annotated[float | None, typer.Option(help="Peak learning rate. [default: 3e-4, or the head's own]")] = None,
     select: Annotated[
         str | None,
         typer.Option(

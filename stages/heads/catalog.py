@@ -61,7 +61,7 @@ CATALOG: dict[str, HeadEntry] = {
         configs.LinearConfig,
         "Linear probe on masked means; unimodal with --modalities",
         "The usual probe.",
-        "Learned softmax mix of stacked layers; zeros for an absent modality.",
+        "Standardised means; stacked layers side by side; zeros for an absent modality.",
     ),
     "mlp": HeadEntry(
         configs.MlpConfig,

@@ -297,6 +297,9 @@ class LinearConfig:
     """Settings of `linear`."""
 
     earlier: ClassVar[dict[str, Any]] = {"stack": "mix"}
+    """Values of the settings that a run's record may not have yet."""
+    recipe: ClassVar[dict[str, Any]] = {"lr": 3e-3}
+    """Defaults of `[train]` that are this head's own; found on validation (docs/results.md)."""
 
     stack: str = "concat"
     """Layers kept side by side (`--layers all`): all as inputs (`concat`), a learned `mix`, or a choice of them as
@@ -314,6 +317,8 @@ class LinearConfig:
 class MlpConfig(LinearConfig):
     """Settings of `mlp`."""
 
+    recipe: ClassVar[dict[str, Any]] = {"lr": 1e-3}
+    """Defaults of `[train]` that are this head's own; found on validation (docs/results.md)."""
     dim: int = 128
     """Width of the hidden layers."""
     layers: int = 1

@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from mer.cache import MerError
 from mer.stages.heads.base import Fused, Head
 from mer.stages.heads.configs import LateConfig, MisaConfig, MultConfig
 from mer.stages.heads.layers import masked_mean, sinusoids
@@ -123,3 +124,37 @@ def test_probe_and_concatenation_see_masked_means_side_by_side() -> None:
     vectors, _ = concat.pooled(batch)
     assert torch.allclose(vectors[0, 0], steps[0, valid[0]].mean(0), atol=1e-5)
     assert torch.allclose(concat(batch), concat.classifier(concat.hidden(vectors.flatten(1))), atol=1e-5)
+
+
+@pytest.mark.parametrize(("choice", "layers"), [("last", [2]), ("0", [0]), ("-2:", [1, 2]), ("mix", [0, 1, 2])])
+@pytest.mark.parametrize("head", [LinearHead, ConcatHead])
+def test_layers_of_a_stack_are_chosen(head: type[Head], choice: str, layers: list[int]) -> None:
+    """A head sees of a stack the mean of these layers; before training, a mix weighs all alike."""
+    whole, one = make_inputs(2, stack=3), make_inputs(2)
+    batch = make_batch(whole)
+    chosen = make_batch(one)
+    chosen.valid, chosen.present = batch.valid, batch.present
+    for name, values in batch.values.items():
+        chosen.values[name] = values.unflatten(-1, (3, -1))[..., layers, :].mean(-2)
+    torch.manual_seed(0)
+    given = head(whole, head.Config(stack=choice)).eval()
+    torch.manual_seed(0)
+    plain = head(one, head.Config()).eval()
+    assert torch.allclose(given(batch), plain(chosen), atol=1e-5)
+    assert ("mix" in "".join(given.state_dict())) == (choice == "mix")
+
+
+def test_probes_see_all_layers_side_by_side() -> None:
+    inputs = make_inputs(2, stack=3)
+    head, batch = LinearHead(inputs, LinearHead.Config()).eval(), make_batch(inputs, missing=False)
+    means = [masked_mean(batch.values[name], batch.valid[name]) for name in inputs.modalities]
+    assert torch.allclose(head.fuse(batch).vector, torch.cat(means, -1))
+    assert head.classifier.in_features == sum(3 * shape.dim for shape in inputs.modalities.values())
+
+
+@pytest.mark.parametrize("head", [LinearHead, ConcatHead])
+def test_a_layer_that_is_not_there_is_refused(head: type[Head]) -> None:
+    with pytest.raises(MerError, match="layers 0 to 2"):
+        head(make_inputs(2, stack=3), head.Config(stack="7"))
+    with pytest.raises(MerError, match="these features have one"):
+        head(make_inputs(2), head.Config(stack="last"))

@@ -333,7 +333,7 @@ def test_a_clip_bounds_what_is_learned(toy: Path, tmp_path: Path, quick: dict[st
 
 def test_finished_runs_leave_a_stack(toy: Path, tmp_path: Path, quick: dict[str, Any]) -> None:
     """With patience 1 runs stop at different epochs; every one still ends with the weights of its own best epoch."""
-    settings = {**quick, "seeds": 4, "train.epochs": 12, "train.patience": 1, "train.lr": 0.2, **PLAIN}
+    settings = {**quick, "seeds": 4, "train.epochs": 12, "train.patience": 1, "train.lr": 0.5, **PLAIN}
     settings["target"] = "valence"  # its validation error is no step function of the weights
     runs = [fit(toy, tmp_path / mode, settings, parallel=mode) for mode in ("stacked", "sequential")]
     lengths = [[len(run.history(m["name"])) for m in run.members] for run in runs]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -84,6 +85,16 @@ def test_statistics_count_valid_steps_of_training_rows_only(toy: Path) -> None:
             exact = values.astype(np.float64)
             np.testing.assert_allclose(normaliser.mean.numpy(), exact.mean(0), rtol=1e-6)
             np.testing.assert_allclose(normaliser.scale.numpy(), 1 / exact.std(0), rtol=1e-5)
+
+
+@pytest.mark.parametrize("budget", [None, 0.0])
+def test_statistics_are_of_the_means_where_a_head_sees_means(toy: Path, budget: float | None) -> None:
+    source, store = open_source(toy, budget, audio_pool=ALL_STEPS), FeatureStore.open(toy)
+    block = store.load(store.pick("audio"))
+    means = np.stack([block.values[a:b].astype(np.float64).mean(0) for a, b in itertools.pairwise(block.offsets)])
+    found = source.statistics([np.arange(40, 120)])["audio"][0]
+    np.testing.assert_allclose(found.mean.numpy(), means[40:].mean(0), rtol=1e-4, atol=1e-3)
+    np.testing.assert_allclose(found.scale.numpy(), 1 / means[40:].std(0), rtol=1e-4)
 
 
 def test_statistics_survive_a_large_offset_and_a_constant_dimension(toy: Path) -> None:

@@ -22,7 +22,7 @@ from mer.pipeline.cli import app
 from mer.pipeline.results.compare import compare, verdict
 from mer.pipeline.results.evaluate import evaluate
 from mer.pipeline.training.run import prepare_run, train
-from mer.pipeline.training.run_folder import Predictions, Run
+from mer.pipeline.training.run_folder import Predictions, Run, recorded_settings
 from mer.pipeline.training.settings import TrainOptions, build_options
 from mer.pipeline.training.sweep import best_point, points, read_sweep, run_sweep, write_trials
 from mer.stages.heads.catalog import config_of
@@ -833,3 +833,30 @@ def test_nothing_learned_depends_on_test_rows_and_no_statistic_on_validation(
     for name in before:
         if split == "test" or not name.startswith("model/"):  # validation picks the epoch, and with it the weights
             torch.testing.assert_close(before[name], after[name], rtol=0, atol=0, msg=name)
+
+
+def test_a_best_epoch_that_is_the_last_is_told(toy: Path, tmp_path: Path) -> None:
+    """At a rate of 1e-5 every epoch is better than the one before; at none, the first is as good as the last."""
+    slow = cli("train", "-f", toy, "-o", tmp_path / "slow", *FAST, "--target", "valence", "--lr", "1e-5")
+    assert "1 of 1 models are best at the last of 2 epochs" in slow
+    assert json.loads((tmp_path / "slow" / "run.json").read_text())["best_at_last_epoch"] == ["official-seed0"]
+    still = cli("train", "-f", toy, "-o", tmp_path / "still", *FAST, "--target", "valence", "--lr", "1e-30")
+    assert "best at the last" not in still
+    assert json.loads((tmp_path / "still" / "run.json").read_text())["best_at_last_epoch"] == []
+
+
+def test_a_head_has_a_recipe_of_its_own_that_settings_win_over(toy: Path) -> None:
+    usual, own = build_options({"features": toy, "head": "misa"}).recipe, config_of("linear").recipe
+    assert own
+    found = build_options({"features": toy, "head": "linear"}).recipe
+    assert {name: getattr(found, name) for name in own} == own
+    assert replace(found, **{name: getattr(usual, name) for name in own}) == usual
+    assert build_options({"features": toy, "head": "linear", "train.lr": 0.5}).recipe == replace(found, lr=0.5)
+
+
+def test_a_probe_of_an_earlier_version_mixes_its_layers() -> None:
+    """Records had no `stack` when a probe of a stack was always a mix."""
+    facts = {"head_config": {"input_dropout": 0.25}, "head_settings": {}}
+    assert recorded_settings(config_of("linear"), facts) == {"stack": "mix", "input_dropout": 0.25}
+    facts["head_config"]["stack"] = "concat"
+    assert recorded_settings(config_of("linear"), facts)["stack"] == "concat"
