@@ -1,12 +1,15 @@
 """Fixtures every test may use."""
 
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
 
 # Tests run side by side, one worker a core, on tiny models: more threads would only get in each other's way.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# What a run remembers (where a corpus lay, digests of downloads) is no business of the user's own cache folder.
+os.environ.setdefault("MER_CACHE", str(Path(tempfile.gettempdir(), f"mer-tests-{os.getuid()}")))
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
