@@ -55,7 +55,7 @@ def _classes(view: RunView) -> Html:
         shown = f"± {100 * apart:.1f}" if math.isfinite(apart) else "–"
         rows.append([row.name, bar(row.precision, index), bar(row.recall, index), bar(row.f1, index), shown, support])
     what = "class" if view.run.kind == "class" else "label"
-    scores = table([what, "precision", "recall", "F1", "over seeds", "rows"], rows)
+    scores = table([what, "precision", "recall", "F1", "over seeds", "rows"], rows, class_="tight")
     cards = [el("div", el("h3", f"Per {what}"), scores, class_="card")]
     if what == "class":
         per = "" if seeds == 1 else f", mean of {seeds} seeds"

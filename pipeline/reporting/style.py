@@ -60,6 +60,9 @@ td b.best { color: var(--accent) }
 .bar .track { display: inline-block; width: 64px; height: 7px; border-radius: 4px; background: var(--line);
   overflow: hidden }
 .bar i { display: block; height: 100% } .bar .value { min-width: 38px; text-align: right }
+table.tight { font-size: 13px } table.tight :is(th, td):first-child { min-width: 5em }
+table.tight .bar { min-width: 0; gap: 5px } table.tight .bar .track { width: 36px }
+table.tight .bar .value { min-width: 32px } table.tight :is(th, td) { padding-right: 8px }
 .legend { font-size: 13px; margin: 8px 0 0 } .legend span { margin-right: 14px; white-space: nowrap }
 .legend i { display: inline-block; width: 10px; height: 10px; border-radius: 50%; margin-right: 6px }
 img.face { float: left; margin: 0 10px 4px 0; border-radius: 6px }
@@ -77,6 +80,7 @@ svg .point { stroke-width: 1.6; fill-opacity: .75 } svg .dot { stroke: var(--car
 details summary { cursor: pointer; color: var(--soft) } details[open] summary { margin-bottom: 8px }
 footer { margin-top: 48px; color: var(--soft); font-size: 13px }
 @media print { body { background: none } .tile, .card { break-inside: avoid } }
+@media print and (min-width: 700px) { .scroll { overflow: visible } }
 """
 
 PICTURE_CSS = """
