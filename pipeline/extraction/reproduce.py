@@ -12,6 +12,7 @@ from typing import Any
 
 from mer.cache import Catalogue, FeatureSpec
 from mer.cache.release import DISTRIBUTION, FORMER
+from mer.stages.encoders.checkpoint import lay_in_a_folder, remembered_folder
 
 LIBRARIES = (
     DISTRIBUTION, "torch", "transformers", "tokenizers", "sentencepiece", "av", "soxr", "librosa", "scipy",
@@ -80,6 +81,10 @@ def recipe(catalogue: Catalogue) -> str:
     for index in catalogue.sets.values():
         weights = index.spec.encoder.get("weights_sha256")
         lines += [f"# {index.spec.set_name}: weights with sha256 {weights}"] if weights else []
+        if lay_in_a_folder(index.spec.encoder):
+            here = remembered_folder(index.spec.encoder)
+            place = f"on this machine {here}" if here else "not known on this machine"
+            lines.append(f"# {_checkpoint(index.spec)}: a checkpoint folder of the user's, {place}")
     return "\n".join(lines)
 
 
@@ -108,7 +113,10 @@ def _add(commands: list[_Command], spec: FeatureSpec) -> None:
 
 
 def _checkpoint(spec: FeatureSpec) -> str:
+    """Name for a command line anywhere: that of a folder as a folder, which a plain name would not be."""
     checkpoint = str(spec.encoder.get("checkpoint") or spec.name)
+    if lay_in_a_folder(spec.encoder):
+        return f"./{checkpoint}"
     revision = spec.encoder.get("revision")
     return f"{checkpoint}@{revision}" if revision and "@" not in checkpoint else checkpoint
 

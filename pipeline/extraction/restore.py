@@ -40,9 +40,10 @@ def restore_encoder(spec: FeatureSpec, name: str | None = None, trust_remote_cod
         If the encoder cannot be found, or is code that nobody here has trusted.
     """
     from mer.stages.encoders.catalog import make_encoder
+    from mer.stages.encoders.checkpoint import lay_in_a_folder
 
     found = spec.encoder
-    wanted = name or _checkpoint(spec)
+    wanted = name or checkpoint_of(spec)
     if ":" in wanted and not name and not trust_remote_code:  # a shared run could name any module of this machine
         raise MerError(
             f"the {spec.modality} encoder {spec.name!r} asks to run Python code, {wanted}; read that code, and if you "
@@ -59,8 +60,10 @@ def restore_encoder(spec: FeatureSpec, name: str | None = None, trust_remote_cod
             if field.name in found and field.name not in NAMED_APART
         }
         resolved: Encoder = dataclasses.replace(plain, **options).resolve()  # type: ignore[type-var]
+        resolved = _under_the_name(resolved, found)
     except MerError as error:
-        advice = "" if name else f"; if it was a folder of yours, name it with --{spec.modality}-encoder"
+        local = lay_in_a_folder(found) and not name
+        advice = f"; it was a folder of the user's: name it with --{spec.modality}-encoder" if local else ""
         raise MerError(f"the {spec.modality} encoder {spec.name!r} cannot be had again: {error}{advice}") from error
     made = resolved.spec(spec.inputs, spec.dtype)
     if made.fingerprint != spec.fingerprint:
@@ -69,6 +72,19 @@ def restore_encoder(spec: FeatureSpec, name: str | None = None, trust_remote_cod
             f"{_differences(made.encoder, found) or 'its width'}"
         )
     return resolved
+
+
+def _under_the_name(encoder: Encoder, identity: Mapping[str, Any]) -> Encoder:
+    """Give a checkpoint of equal content the name that a spec has for it: its digest decides, not its folder's name."""
+    found = getattr(encoder, "resolved", None)
+    if found is None or (found.weights, found.settings) != (
+        identity.get("weights_sha256"),
+        identity.get("settings_sha256"),
+    ):
+        return encoder
+    label, revision = str(identity.get("checkpoint")), str(identity.get("revision") or "")
+    named = dataclasses.replace(found, label=label, revision=revision)
+    return dataclasses.replace(encoder, resolved=named)  # type: ignore[type-var]
 
 
 def restore_finder(spec: FeatureSpec, file: Path | None = None) -> Any:
@@ -89,11 +105,14 @@ def restore_finder(spec: FeatureSpec, file: Path | None = None) -> Any:
         If the detector cannot be had, or is one that is read from no file.
     """
     from mer.stages.faces.finder import resolve_finder
+    from mer.stages.known_files import remembered_place
 
     wanted: Mapping[str, Any] = {key: value for key, value in spec.inputs.items() if key not in ("fps", "channel")}
     if file is not None and wanted["detector"] != "yunet":
         raise MerError(f"the faces of {spec.set_name} were found with {wanted['detector']}; leave out --face-detector")
     region = wanted.get("region")
+    if file is None and wanted["detector"] == "yunet":
+        file = remembered_place(str(wanted.get("weights_sha256")))
     finder = resolve_finder(
         str(wanted["detector"]),
         file,
@@ -154,7 +173,12 @@ def check_sound(spec: FeatureSpec) -> None:
         )
 
 
-def _checkpoint(spec: FeatureSpec) -> str:
+def checkpoint_of(spec: FeatureSpec) -> str:
+    """Name under which the encoder of a spec is found here: a hub id with its commit, a folder, a known name."""
+    from mer.stages.encoders.checkpoint import lay_in_a_folder, remembered_folder
+
+    if lay_in_a_folder(spec.encoder):
+        return str(remembered_folder(spec.encoder) or Path(str(spec.encoder["checkpoint"])).absolute())
     checkpoint = str(spec.encoder.get("checkpoint") or spec.name)
     revision = spec.encoder.get("revision")
     return f"{checkpoint}@{revision}" if revision and "@" not in checkpoint else checkpoint

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -15,6 +16,8 @@ from ..registry import find, names, suggest
 from . import hub
 from .pretrained import AudioEncoder, FaceEncoder, PretrainedEncoder, TextEncoder
 from .signal import MEASURES, SignalEncoder
+
+log = logging.getLogger("mer.encoders")
 
 
 @dataclass(frozen=True)
@@ -179,6 +182,10 @@ def make_encoder(
         raise MerError(f"modality {modality!r} is not known; use {', '.join(MODALITIES)}")
     entry = ENCODERS.get(name)
     if entry is not None:
+        if Path(name).is_dir():
+            log.warning(
+                "%s is a known encoder and a folder here; the known one is taken, ./%s is the folder", name, name
+            )
         if entry.modality != modality:
             raise MerError(f"encoder {name!r} is a {entry.modality} encoder; give it as --{entry.modality}-encoder")
         if not entry.checkpoint:

@@ -11,6 +11,7 @@ from typing import Any
 
 from mer.cache import MerError, canonical_json
 
+from ..known_files import remember_place, remembered_place
 from . import hub
 from .config_files import FUNASR_SETTINGS, SETTINGS, read_config, read_json
 from .demo import DEMO_NAMES, demo_folder
@@ -66,7 +67,10 @@ def find_checkpoint(name: str, trust_remote_code: bool = False) -> Checkpoint:
     """
     local = demo_folder(name) if name in DEMO_NAMES else Path(name).expanduser()
     if local.is_dir():
-        return open_checkpoint(local.resolve(), local.resolve().name, _revision_of(local), trust_remote_code)
+        found = open_checkpoint(local.resolve(), local.resolve().name, _revision_of(local), trust_remote_code)
+        if name not in DEMO_NAMES:
+            remember_place(place_digest(found.weights, found.settings), local.resolve())
+        return found
     repository, _, revision = name.partition("@")
     if not hub.HUB_ID.fullmatch(repository):
         raise MerError(
@@ -74,6 +78,24 @@ def find_checkpoint(name: str, trust_remote_code: bool = False) -> Checkpoint:
         )
     folder, commit = hub.fetch_checkpoint(repository, revision, trust_remote_code)
     return open_checkpoint(folder, repository, commit, trust_remote_code)
+
+
+def place_digest(weights: str, settings: str) -> str:
+    """Digest of a whole checkpoint folder, under which its place is remembered."""
+    return hashlib.sha256(f"{weights} {settings}".encode()).hexdigest()
+
+
+def lay_in_a_folder(identity: Mapping[str, Any]) -> bool:
+    """Tell whether a spec's checkpoint was a folder of the user's: its name has no slash, as a hub id has."""
+    label = identity.get("checkpoint")
+    if not isinstance(label, str) or not label or not identity.get("weights_sha256"):
+        return False
+    return "/" not in label and ":" not in label and label not in DEMO_NAMES
+
+
+def remembered_folder(identity: Mapping[str, Any]) -> Path | None:
+    """Where the checkpoint folder of a spec lies on this machine, by its digest; None where that is unknown."""
+    return remembered_place(place_digest(str(identity.get("weights_sha256")), str(identity.get("settings_sha256"))))
 
 
 def open_checkpoint(folder: Path, label: str, revision: str, trust_remote_code: bool) -> Checkpoint:

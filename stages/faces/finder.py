@@ -17,6 +17,7 @@ import numpy.typing as npt
 from mer.cache import MerError
 
 from ..interfaces import FaceCrops, Waveform
+from ..known_files import remember_place
 from ..media.frames import Picture
 from . import speaking, tracks
 from .align import crop, look
@@ -388,7 +389,10 @@ def resolve_finder(
     if detector != "cascade":
         model, trouble = _find_yunet(path)
         if model is not None:
-            return FaceFinder("yunet", model, _sha256(model), size, margin, policy, region, algorithm)
+            digest = _sha256(model)
+            if path is not None:
+                remember_place(digest, model.resolve())
+            return FaceFinder("yunet", model, digest, size, margin, policy, region, algorithm)
         advice = (
             f"to have it, run `hf download {YUNET_REPOSITORY} {YUNET_FILE}` where there is a network, "
             f"or set {YUNET_VARIABLE} to the file"

@@ -266,6 +266,13 @@ def _header_seconds(container: Any, origin_seconds: float) -> float:
     return float(container.duration / 1e6 - before)
 
 
+def _stated_end(container: Any, stream: Any) -> Any:
+    """Where MP4 and its kin say that the sound ends, in seconds of its own clock; None of other containers."""
+    if "mov" not in container.format.name.split(",") or not stream.duration or stream.time_base is None:
+        return None
+    return stream.duration * stream.time_base
+
+
 # --- seeking ------------------------------------------------------------------------------------------------------
 
 
@@ -328,8 +335,9 @@ class _Reading:
         sound = picture = None
         if "audio" in clip.streams:
             span = (request.start, request.stop)
+            stated = _stated_end(clip.container, clip.streams["audio"])
             sound = SoundReader(
-                request.channel, clip.origin_seconds, *span, clip.longest_gap, on_sound, limits=clip.limits
+                request.channel, clip.origin_seconds, *span, clip.longest_gap, on_sound, stated, clip.limits
             )
         if "video" in clip.streams:
             rate = float(clip.streams["video"].average_rate or 25)

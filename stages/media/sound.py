@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -94,6 +95,7 @@ class SoundReader:
         stop: float,
         longest_gap: float,
         sink: SoundSink | None = None,
+        stated_end: Fraction | None = None,
         limits: MediaLimits | None = None,
     ) -> None:
         self.samples = 0
@@ -114,6 +116,8 @@ class SoundReader:
         self._blocks: list[Waveform] = []
         self._sink = self._blocks.append if sink is None else sink
         self._resampler: Any = None
+        self._stated_end = stated_end
+        self._held: Any = None
 
     def feed(self, frame: Any) -> None:
         """Take one decoded frame; frames come in the order of decoding."""
@@ -121,11 +125,40 @@ class SoundReader:
             return
         if self.give_up(self._limits.sound_problem(frame)):
             return
+        self._release()
+        if self._reaches_over_the_end(frame):
+            self._held = frame
+        else:
+            self._take(frame, frame.samples)
+
+    def _reaches_over_the_end(self, frame: Any) -> bool:
+        """Tell whether the end that the container states lies inside a frame."""
+        if self._stated_end is None or frame.pts is None:
+            return False
+        begin = frame.pts * frame.time_base
+        return bool(begin < self._stated_end < begin + Fraction(frame.samples, frame.sample_rate))
+
+    def _release(self, last: bool = False) -> None:
+        """Take the frame that was held back: whole where another one follows, up to the stated end where none does.
+
+        The last packet of AAC is full, whatever the sound's length. FFmpeg before 9 decodes it whole, later ones as
+        far as the container says; so the same clip has the same sound with all of them.
+        """
+        frame, self._held = self._held, None
+        if frame is None:
+            return
+        kept = frame.samples
+        if last and self._stated_end is not None:
+            kept = round((self._stated_end - frame.pts * frame.time_base) * frame.sample_rate)
+        self._take(frame, kept)
+
+    def _take(self, frame: Any, samples: int) -> None:
         if frame.sample_rate != self._rate:
             self._change_rate(frame.sample_rate)
         mono = to_mono(frame, self._channel)
         if self._channel == "mean" and len(frame.layout.channels) > 1:
             self._loudness.add(frame, mono)
+        mono = mono[:samples]
         position = self._place(frame)
         if self.problem:
             return
@@ -143,6 +176,7 @@ class SoundReader:
 
     def finish(self) -> Waveform:
         """Waveform of the span, shape (n,); no samples where a sink took them."""
+        self._release(last=True)
         if self.problem:
             return np.zeros(0, np.float32)
         self._flush()

@@ -20,6 +20,7 @@ from mer.pipeline.reporting.face_crops import faces_of
 from mer.pipeline.results.predict import Answer, Asked, predict_clips
 from mer.pipeline.results.shared_runs import open_run, push_run
 from mer.pipeline.training.run_folder import Run
+from mer.stages.encoders.catalog import make_encoder
 from mer.stages.encoders.demo import demo_folder
 from mer.stages.faces.finder import resolve_finder
 
@@ -177,6 +178,31 @@ def test_another_encoder_than_the_runs_is_refused(trained: Trained) -> None:
         restore_encoder(replace(spec, name="my-own", encoder={**spec.encoder, "checkpoint": "my-own"}))
 
 
+def test_a_folder_is_found_again_by_its_digest_and_under_any_name(trained: Trained, tmp_path: Path) -> None:
+    """What `mer predict` asks for: a run names the folder it was trained on by its last name and its digest."""
+    mine = tmp_path / "here" / "roberta-base"  # a name that the catalogue has too
+    shutil.copytree(demo_folder("demo-text"), mine)
+    spec = make_encoder("text", str(mine)).resolve().spec({})
+    assert spec.encoder["checkpoint"] == "roberta-base"
+    assert restore_encoder(spec).found.folder == str(mine.resolve())
+    moved = mine.rename(tmp_path / "elsewhere")
+    with pytest.raises(MerError, match=r"folder of the user's: name it with --text-encoder"):
+        restore_encoder(spec)
+    found = restore_encoder(spec, str(moved))
+    assert found.spec({}).fingerprint == spec.fingerprint
+    assert restore_encoder(spec).found.folder == str(moved.resolve())  # remembered where it was found last
+
+
+def test_a_known_name_that_is_a_folder_too_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "roberta-base").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with caplog.at_level("WARNING", "mer.encoders"):
+        assert make_encoder("text", "roberta-base").checkpoint == "FacebookAI/roberta-base"
+    assert "the known one is taken, ./roberta-base is the folder" in caplog.text
+
+
 def test_code_that_a_run_names_is_not_imported_unless_it_is_trusted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -208,6 +234,7 @@ def test_a_face_detector_of_the_users_own_is_found_where_it_is_named(trained: Tr
     spec = trained.run.specs["face"]
     own = replace(spec, inputs={**spec.inputs, **resolve_finder(str(file)).identity()})
     assert restore_finder(own, file).model == file
+    assert restore_finder(own).model == file.resolve()  # remembered by its digest
     other = tmp_path / "other.onnx"
     other.write_bytes(b"other weights")
     with pytest.raises(SpecMismatchError, match=r"weights_sha256 .* --face-detector"):
