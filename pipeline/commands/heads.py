@@ -28,7 +28,7 @@ def heads(
 def _facts(name: str) -> dict[str, Any]:
     from dataclasses import asdict
 
-    from mer.stages.heads.catalog import CATALOG, config_of, recipe_of, settings
+    from mer.stages.heads.catalog import CATALOG, COST_MS, config_of, recipe_of, settings
     from mer.stages.registry import names
 
     entry = CATALOG.get(name)
@@ -38,6 +38,7 @@ def _facts(name: str) -> dict[str, Any]:
         "what": entry.what if entry else "",
         "published": entry.published if entry else "",
         "ours": entry.ours if entry else "",
+        "milliseconds_per_utterance": COST_MS.get(name),
         "recipe": recipe_of(config_of(name)),
         "settings": [asdict(setting) for setting in settings(config_of(name))],
     }
@@ -45,13 +46,15 @@ def _facts(name: str) -> dict[str, Any]:
 
 def _print_list(found: list[str]) -> None:
     from mer.pipeline.terminal.console import results, table
-    from mer.stages.heads.catalog import CATALOG
+    from mer.stages.heads.catalog import CATALOG, COST_MS
     from mer.stages.registry import names
 
-    rows = table("", "name", "what it is")
+    rows = table("", "name", "what it is", ">ms an utterance")
     for name in found:
-        rows.add_row(name, CATALOG[name].what if name in CATALOG else f"plug-in {names('head')[name]}")
+        cost = f"{COST_MS[name]:g}" if name in COST_MS else ""
+        rows.add_row(name, CATALOG[name].what if name in CATALOG else f"plug-in {names('head')[name]}", cost)
     results.print(rows)
+    results.print("ms: training on one CPU thread, three modalities of 8 steps x 32 numbers", soft_wrap=True)
     results.print("What is published, what is ours, and the settings: mer heads NAME", soft_wrap=True)
 
 

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from mer.cache import MerError
 from mer.pipeline.cli import app
-from mer.stages.heads.catalog import CATALOG, config_of, known, settings
+from mer.stages.heads.catalog import CATALOG, COST_MS, config_of, known, settings
 from mer.stages.registry import HEADS, find
 
 
@@ -18,6 +18,7 @@ def test_every_head_is_listed_with_its_own_config() -> None:
     assert known()[: len(HEADS)] == list(HEADS)
     for name, entry in CATALOG.items():
         assert find("head", name).Config is entry.config
+    assert set(COST_MS) == set(CATALOG)
 
 
 def test_every_setting_is_documented() -> None:
