@@ -44,7 +44,8 @@ def predict(
     formats: Annotated[
         str | None,
         typer.Option(
-            "--format", help="Over time: csv, parquet, srt, vtt, eaf, textgrid, svg, html or all. [default: csv,html]"
+            "--format",
+            help="Over time: csv, parquet, srt, vtt, eaf, textgrid, svg, png, html or all. [default: csv,html]",
         ),
     ] = None,
     text_encoder: Annotated[

@@ -97,3 +97,8 @@ text { fill: var(--soft); font-size: 11px } .label, .x { text-anchor: middle } .
 .cursor { display: none }
 """
 """Style of an SVG file of its own: the light colours, on white."""
+
+LIGHT_COLOURS = (
+    "#2f6fb4", "#e08a1e", "#c2453b", "#3a9188", "#8a5fb0", "#7f8a2b", "#c9679b", "#6b7785", "#98662f", "#35a0c4",
+)  # fmt: skip
+"""`--c0` to `--c9` of the light look, for pictures that know no style."""

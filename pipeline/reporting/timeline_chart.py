@@ -10,6 +10,7 @@ import numpy as np
 from ..results.timeline import NOBODY, Prediction, Timeline, stretches
 from .charts import colour
 from .html import Html, el
+from .timeline_points import blocks_of, points_of
 
 LEFT, RIGHT, TOP = 96, 14, 10
 ANSWERS, CURVES, STRIP, GAP = 30, 72, 8, 18
@@ -80,7 +81,7 @@ def _lane(timeline: Timeline, person: int, at: _Across, top: float) -> list[Any]
         el("rect", x=LEFT, y=f"{top + ANSWERS:.1f}", width=f"{at.width - LEFT - RIGHT}", height=CURVES, class_="frame"),
     ]
     parts += _answers(timeline, person, at, top)
-    for block in _without_gaps(rows):
+    for block in blocks_of(rows):
         parts += (
             _areas(timeline, block, at, top + ANSWERS)
             if timeline.header.kind == "class"
@@ -105,28 +106,9 @@ def _answers(timeline: Timeline, person: int, at: _Across, top: float) -> list[H
     return made
 
 
-def _without_gaps(rows: Sequence[Prediction]) -> list[list[Prediction]]:
-    """Rows in blocks of neighbours; a lane is empty where its person was not seen or nothing was there to go by."""
-    blocks: list[list[Prediction]] = []
-    for row in rows:
-        if not row.used:
-            continue
-        if blocks and row.start_seconds <= blocks[-1][-1].end_seconds + 1e-6:
-            blocks[-1].append(row)
-        else:
-            blocks.append([row])
-    return blocks
-
-
-def _middles(block: Sequence[Prediction], at: _Across) -> list[float]:
-    """Where the windows of a block are drawn: at their middle, the first from its start, the last to its end."""
-    middles = [at((row.start_seconds + row.end_seconds) / 2) for row in block]
-    return [at(block[0].start_seconds), *middles, at(block[-1].end_seconds)]
-
-
 def _areas(timeline: Timeline, block: Sequence[Prediction], at: _Across, top: float) -> list[Html]:
-    xs = _middles(block, at)
-    shares = np.stack([row.output for row in (block[0], *block, block[-1])])
+    seconds, shares = points_of(block)
+    xs = [at(one) for one in seconds]
     bounds = np.concatenate([np.zeros((len(shares), 1)), np.cumsum(shares, axis=1)], axis=1)
     ys = top + CURVES * (1 - np.clip(bounds, 0, 1))
     made = []
@@ -139,8 +121,8 @@ def _areas(timeline: Timeline, block: Sequence[Prediction], at: _Across, top: fl
 
 
 def _curves(timeline: Timeline, block: Sequence[Prediction], at: _Across, top: float) -> list[Html]:
-    xs = _middles(block, at)
-    values = np.stack([row.output for row in (block[0], *block, block[-1])])
+    seconds, values = points_of(block)
+    xs = [at(one) for one in seconds]
     if timeline.header.kind == "real":
         low, high = _reach(timeline)
         values = (values - low) / (high - low)

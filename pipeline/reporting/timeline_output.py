@@ -10,8 +10,9 @@ from mer.cache import MerError
 from ..results.timeline import Timeline
 from ..results.timeline_files import FORMATS, write_format
 from .timeline_page import write_timeline_page, write_timeline_picture
+from .timeline_plot import write_timeline_plot
 
-PICTURES = ("svg", "html")
+PICTURES = ("svg", "png", "html")
 KINDS = (*FORMATS, *PICTURES)
 USUAL = ("csv", "html")
 RECORD = "jsonl"
@@ -51,6 +52,8 @@ def write_outputs(timeline: Timeline, folder: Path, kinds: Sequence[str], video:
         path = folder / f"{video.stem}.{kind}"
         if kind == "svg":
             write_timeline_picture(timeline, path)
+        elif kind == "png":
+            write_timeline_plot(timeline, path)
         elif kind == "html":
             write_timeline_page(timeline, path, video)
         else:

@@ -262,6 +262,20 @@ def test_files_are_read_by_other_programs(tmp_path: Path) -> None:
     assert rows[0]["text"] == 'say "0"'
 
 
+def test_a_png_picture_shows_every_class_that_is_there(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="needs the extra timeline: pip install 'mer-toolkit[timeline]'")
+    import cv2
+
+    from mer.pipeline.reporting.timeline_output import write_outputs
+
+    timeline = made_timeline([[0.5, 0.5], [0.5, 0.5]])
+    (path,) = write_outputs(timeline, tmp_path, ["png"], Path("v.mp4"))
+    picture = cv2.imread(str(path))[..., ::-1].reshape(-1, 3)
+    for colour in ((0x2F, 0x6F, 0xB4), (0xE0, 0x8A, 0x1E)):
+        assert (picture == colour).all(axis=1).mean() > 0.1
+    assert not (picture == (0xC2, 0x45, 0x3B)).all(axis=1).any()
+
+
 def test_parquet_holds_the_table(tmp_path: Path) -> None:
     pq = pytest.importorskip("pyarrow.parquet")
     from mer.pipeline.results.timeline_files import columns_of, write_format
