@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from .errors import MerError
+from .source import refuse_url
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 STALE_AFTER_SECONDS = 3600.0
@@ -33,6 +34,7 @@ def atomic_write(path: Path | str) -> Iterator[Path]:
         If the disk is full or the folder cannot be written.
     """
     path = Path(path)
+    refuse_url(path, "the file to write")
     temporary = path.parent / f".{path.name}.{secrets.token_hex(4)}.partial"
     held = -1
     try:

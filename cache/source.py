@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -19,6 +20,20 @@ REMOTE_BLOCK_BYTES = 1 << 18
 def is_url(location: Path | str) -> bool:
     """Whether a location is fetched through fsspec instead of the local file system."""
     return "://" in str(location)
+
+
+def refuse_url(path: Path | str, what: str) -> None:
+    """Refuse a URL where only a place on this machine will do; as a path it would become a folder named `s3:`.
+
+    Raises
+    ------
+    MerError
+        If it is one.
+    """
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(path)):
+        raise MerError(
+            f"{what} {path} is a URL; name a place on this machine, and fetch with mer pull or publish with mer push"
+        )
 
 
 def open_binary(location: Path | str) -> BinaryIO:

@@ -19,10 +19,10 @@ from mer.cache import Fate, MerError
 from mer.stages.faces.crop_cache import crops_path, load_crops, save_crops
 from mer.stages.interfaces import SAMPLE_RATE_HZ, FaceCrops, Waveform
 from mer.stages.media.limits import MediaLimits
-from mer.stages.media.reader import read_media
+from mer.stages.media.reader import media_digest, read_media
 from mer.stages.media.request import Media, MediaRequest
 
-from .jobs import Job
+from .jobs import Job, SeenFile, stamp_of
 
 RESAMPLER = "soxr_hq"
 
@@ -116,11 +116,22 @@ def decode(
     finally:
         if watch is not None:
             watch.watcher.close()
+    if any(map(_changed, job.seen)):  # its features would stand under the digest of what it was before
+        return _without_media(Fate.FAILED, "its file changed while the run went on; run the same command again")
     if watch is not None and watch.kept is not None and settings.keep_faces:
         save_crops(_crops_path(job, settings), watch.kept)
     watching = watch.seconds if watch is not None else 0.0
     decoded.seconds = {"decode": time.perf_counter() - started - watching, "faces": watching}
     return decoded
+
+
+def _changed(seen: SeenFile) -> bool:
+    """Whether a file has another content than when its digest was read; one that is gone has a fate of its own."""
+    path = Path(seen.path)
+    try:
+        return stamp_of(path.stat()) != seen.stamp and media_digest(path) != seen.digest
+    except (OSError, MerError):
+        return False
 
 
 def _undone(error: Exception) -> Decoded:

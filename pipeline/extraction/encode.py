@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from mer.cache import Fate, MerError, read_shard_index
+from mer.cache import Fate, MerError, check_shard, read_shard_index
 
 from ..terminal.console import ProgressBar, progress_bar
 from ..terminal.interrupt import INTERRUPTED
@@ -17,6 +18,8 @@ from .isolation import clip_helpers
 from .options import Execution
 from .plan import Plan
 from .tasks import ShardReport, loaded_encoder
+
+logger = logging.getLogger("mer.extract")
 
 SAME_FAILURES_BEFORE_STOP = 24
 """So many utterances failing for one reason, with none encoded, end the run: something general is wrong."""
@@ -63,7 +66,20 @@ def encode(plan: Plan, settings: TaskSettings, execution: Execution) -> list[Sha
             raise StoppedError(
                 f"interrupted after {meter.clips} clips; finished shards are kept, run the same command again to go on"
             ) from None
+    _remove_damaged(reports, {made.name: Path(made.folder) for made in plan.sets})
     return reports
+
+
+def _remove_damaged(reports: Sequence[ShardReport], folders: Mapping[str, Path]) -> None:
+    """Compare what was made with what can be read back; a damaged shard is removed, so that it counts as lost."""
+    for report in reports:
+        for name, info in report.shards:
+            path = folders[name] / f"{info.name}.h5"
+            try:
+                check_shard(path, deep=True)
+            except MerError as error:
+                logger.warning("%s", error)
+                path.unlink(missing_ok=True)
 
 
 class _Meter:

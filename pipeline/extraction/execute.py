@@ -18,6 +18,7 @@ from typing import Any
 from mer.cache import Fate, MerError, ShardRow, write_shard
 
 from ..terminal.interrupt import unheard
+from .cluster import check_workers, scheduler_trouble, wait_for_workers
 from .decoding import TaskSettings
 from .isolation import clip_helpers
 from .options import Execution
@@ -102,9 +103,13 @@ def _run_distributed(
         on_report(report)
 
     if execution.workers:
-        settings = replace(settings, torch_threads=max(1, (os.cpu_count() or 1) // execution.workers))
+        share = max(1, (os.cpu_count() or 1) // execution.workers)
+        settings = replace(settings, torch_threads=share, decode_threads=execution.decode_threads or share)
     suspects: list[ShardTask] = []
-    with _client(execution) as client:
+    with _client(execution) as client, scheduler_trouble(execution.scheduler or "of this machine"):
+        if execution.scheduler:
+            wait_for_workers(client, execution.scheduler)
+            check_workers(client, tasks)
         _load_everywhere(client, tasks, settings)
         futures = {client.submit(_run_in_worker, task, settings, pure=False): task for task in tasks}
         for future in as_completed(list(futures)):

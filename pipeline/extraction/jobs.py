@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import xxhash
@@ -16,6 +18,21 @@ from mer.stages.utterance import Utterance
 def digest_of(value: object) -> bytes:
     """Digest of a JSON-able value, 16 bytes."""
     return xxhash.xxh3_128_digest(canonical_json(value).encode())
+
+
+def stamp_of(found: os.stat_result) -> tuple[int, ...]:
+    """Facts of a file of which one changes when it is written or replaced, also when its time is set back."""
+    return found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino
+
+
+@dataclass(frozen=True)
+class SeenFile:
+    """A file as it was when its digest was read."""
+
+    path: str
+    stamp: tuple[int, ...]
+    """What changes with the content, as `stamp_of` gives it."""
+    digest: bytes
 
 
 @dataclass(frozen=True)
@@ -34,6 +51,8 @@ class Job:
     known_bad: str
     text_source: bytes
     media_source: bytes
+    seen: tuple[SeenFile, ...] = ()
+    """The files as they were when their digests were read."""
     heard: Mapping[str, Any] | None = None
     """Times and scores of a transcript that a recogniser wrote; None where there is none of that kind."""
 
@@ -42,7 +61,12 @@ class Job:
         return self.text_source if modality == "text" else self.media_source
 
 
-def job_of(utterance: Utterance, root: Path, digests: Mapping[Path, bytes | None]) -> Job:
+def job_of(
+    utterance: Utterance,
+    root: Path,
+    digests: Mapping[Path, bytes | None],
+    seen: Mapping[Path, SeenFile] = MappingProxyType({}),
+) -> Job:
     """Turn an utterance into a job, with the digests of what it gives to the encoders."""
     picture = media_path(root, utterance.media)
     sound = media_path(root, utterance.sound_media)
@@ -59,6 +83,7 @@ def job_of(utterance: Utterance, root: Path, digests: Mapping[Path, bytes | None
         known_bad=utterance.known_bad,
         text_source=digest_of(utterance.text),
         media_source=digest_of(media),
+        seen=tuple(seen[path] for path in (picture, sound) if path is not None and path in seen),
     )
 
 

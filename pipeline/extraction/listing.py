@@ -103,4 +103,4 @@ def _digested(root: Path, utterances: Sequence[Utterance], catalogue: Path, with
                 memo.save()  # what was read before an interrupt is not read again
     if files:
         remember_root(catalogue, root)
-    return [job_of(utterance, root, digests) for utterance in utterances]
+    return [job_of(utterance, root, digests, memo.seen) for utterance in utterances]

@@ -12,6 +12,8 @@ from pathlib import Path
 
 from mer.cache import MerError, atomic_write
 
+from .jobs import SeenFile, stamp_of
+
 
 class MediaDigests:
     """Remembered digests of one folder's files, in a small JSON file."""
@@ -20,6 +22,8 @@ class MediaDigests:
         self.path = path
         self._digest = digest
         self._known: dict[str, tuple[int, int, str]] = {}
+        self.seen: dict[Path, SeenFile] = {}
+        """Every file whose digest was asked for, as it was then."""
         if path.is_file():
             try:
                 self._known = {key: tuple(value) for key, value in json.loads(path.read_text()).items()}
@@ -34,12 +38,14 @@ class MediaDigests:
             return None
         remembered = self._known.get(str(file))
         if remembered and remembered[:2] == (stat.st_size, stat.st_mtime_ns):
-            return bytes.fromhex(remembered[2])
+            self.seen[file] = SeenFile(str(file), stamp_of(stat), bytes.fromhex(remembered[2]))
+            return self.seen[file].digest
         try:
             found = self._digest(file)
         except MerError:
             return None
         self._known[str(file)] = (stat.st_size, stat.st_mtime_ns, found.hex())
+        self.seen[file] = SeenFile(str(file), stamp_of(stat), found)
         return found
 
     def of_all(self, files: Iterable[Path], tick: Callable[[], None]) -> dict[Path, bytes | None]:

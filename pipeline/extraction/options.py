@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mer.cache.source import refuse_url
 from mer.stages.media.limits import MediaLimits
 
 
@@ -46,6 +47,11 @@ class ExtractOptions:
     """What is spoken, as a code such as `de`; None lets the recogniser find out."""
     trust_remote_code: bool = False
     corpus_options: Mapping[str, object] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, place in (("--root", self.root), ("--out", self.out)):
+            if place is not None:
+                refuse_url(place, name)
 
     @property
     def catalogue(self) -> Path:

@@ -55,6 +55,8 @@ class ExtractSummary:
     failures: Path | None = None
     media_notes: list[str] = field(default_factory=list)
     """What was odd about files that could be read, each with the utterance's id."""
+    lost: int = 0
+    """Utterances of this run, counted once per set, whose shard is gone or damaged now that the catalogue is made."""
 
     def count(self, fate: Fate) -> int:
         """Number of utterance-modality pairs with a fate."""
@@ -68,6 +70,11 @@ class ExtractSummary:
         MerError
             The message names the list of failures.
         """
+        if self.lost:
+            raise MerError(
+                f"{self.lost} utterances lost their features while the run went on, twice: something removes or damages"
+                f" the files in {side_folder(self.catalogue)}; run the same command again when that has stopped"
+            )
         failed = self.count(Fate.FAILED)
         if self.count(Fate.OK) == 0:
             raise MerError(f"no utterance could be encoded; see {self.failures}")
@@ -95,6 +102,8 @@ def publish(
         write_catalogue(path, catalogue)
     made = {encoding.name: catalogue.sets[encoding.name] for encoding in resolved.sets}
     summary = ExtractSummary(path, made)
+    rows = catalogue.utterances.rows([job.key for job in listing.jobs])
+    summary.lost = sum(int((index.fates[rows] == Fate.PENDING).sum()) for index in made.values())
     for report in reports:
         summary.clips += report.clips
         summary.media_seconds += report.media_seconds

@@ -81,5 +81,10 @@ def extract(options: ExtractOptions, execution: Execution) -> ExtractSummary:
         logger.warning("pending until its encoder is asked for again: %s", sentence)
     reports = encode(plan, resolved.settings, execution)
     summary = publish(resolved, listing, plan, reports, options.recorded())
+    if summary.lost:  # shards were removed or damaged while the run went on: what is lost is made again, once
+        logger.warning("%d utterances lost their features while the run went on; they are made again", summary.lost)
+        again = prepare(options, execution)
+        reports += encode(again.plan, again.resolved.settings, execution)
+        summary = publish(again.resolved, again.listing, again.plan, reports, options.recorded())
     summary.wall_seconds = time.perf_counter() - started
     return summary

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from concurrent.futures import CancelledError
 from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import pytest
+from distributed import LocalCluster
+from distributed.comm import CommClosedError
 from folder_clips import HERE, Extract, write_manifest
 
 from mer.cache import Fate, FeatureStore, MerError
+from mer.pipeline.extraction import cluster as cluster_module
 from mer.pipeline.extraction.run import extract
 
 WORDS = ("one", "two words", "a deadly word", "four words at last")
@@ -50,3 +55,51 @@ def test_what_no_worker_can_load_is_told_before_any_work(
     assert not list(asked.catalogue.parent.rglob("*.h5"))
     # No worker outlives the run.
     assert not [child for child in psutil.Process().children(recursive=True) if "spawn_main" in str(child.cmdline())]
+
+
+@pytest.fixture
+def cluster() -> Iterator[LocalCluster]:
+    """A scheduler that has no workers yet."""
+    with LocalCluster(n_workers=0, processes=False, dashboard_address=None, protocol="tcp") as made:
+        yield made
+
+
+def test_a_scheduler_without_workers_is_told(
+    cluster: LocalCluster,
+    options: Extract,
+    transcripts: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(cluster_module, "WAIT_SECONDS", 1.0)
+    monkeypatch.setattr(cluster_module, "WORD_AFTER_SECONDS", 0.2)
+    asked = options(root=transcripts, encoders={"text": ("odd_encoders:Counting",)})
+    with pytest.raises(MerError, match=r"has no workers; start some: dask worker tcp://"):
+        extract(asked, replace(HERE, scheduler=cluster.scheduler_address))
+    assert "waiting for workers at tcp://" in caplog.text
+
+
+def test_a_worker_with_another_library_or_file_system_is_refused(
+    cluster: LocalCluster, options: Extract, transcripts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster.scale(1)
+    cluster.sync(cluster._correct_state)
+    asked = options(root=transcripts, encoders={"text": ("odd_encoders:Counting",)})
+    there = replace(HERE, scheduler=cluster.scheduler_address)
+    whole = cluster_module._of_worker
+    with monkeypatch.context() as patch:
+        patch.setattr(cluster_module, "_of_worker", lambda paths: (whole(paths)[0] | {"torch": "1.0"}, []))
+        with pytest.raises(MerError, match=r"has torch 1\.0 and this machine .*install the same version"):
+            extract(asked, there)
+    with monkeypatch.context() as patch:
+        patch.setattr(cluster_module, "_of_worker", lambda paths: (whole(paths)[0], paths))
+        with pytest.raises(MerError, match=r"does not see .*; corpus and --out must lie on a file system"):
+            extract(asked, there)
+    assert extract(asked, there).count(Fate.OK) == len(WORDS)
+
+
+def test_a_scheduler_that_goes_away_is_told_in_a_sentence() -> None:
+    for error in (CancelledError(), CommClosedError("gone"), TimeoutError()):
+        with pytest.raises(MerError, match="the scheduler tcp://x went away; finished shards are kept"):  # noqa: SIM117
+            with cluster_module.scheduler_trouble("tcp://x"):
+                raise error
