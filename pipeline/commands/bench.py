@@ -101,11 +101,12 @@ def _extraction(
     from mer.pipeline.extraction.options import ExtractOptions
     from mer.pipeline.rates.extraction import bench_modality
     from mer.pipeline.terminal.console import status
+    from mer.stages.faces.finder import detector_at_hand
 
     rates = []
     for modality in modalities:
         status.print(f"measuring the extraction of {modality} …")
-        clips = ExtractOptions(corpus, root=root, limit=limit, precision=precision)
+        clips = ExtractOptions(corpus, root=root, limit=limit, precision=precision, face_detector=detector_at_hand())
         rates.append(bench_modality(modality, clips, size, device, scratch / modality, repeat))
     return rates
 

@@ -27,11 +27,17 @@ def demo(
     from mer.pipeline.terminal.console import results, set_up_logging, status
     from mer.pipeline.training.run import train
     from mer.pipeline.training.settings import Recipe, TrainOptions
+    from mer.stages.faces.finder import detector_at_hand
 
     set_up_logging()
     cache, run = folder / "cache" / "demo.h5", folder / "runs" / "demo"
     options = ExtractOptions(
-        "demo", out=cache, preset="demo", encoders=chosen_encoders("demo"), corpus_options={"clips": clips}
+        "demo",
+        out=cache,
+        preset="demo",
+        encoders=chosen_encoders("demo"),
+        face_detector=detector_at_hand(),  # nothing is downloaded
+        corpus_options={"clips": clips},
     )
     results.rule("1 · extract", align="left")
     print_summary(extract(options, Execution(device="cpu")))

@@ -405,6 +405,15 @@ def resolve_finder(
     return FaceFinder("cascade", None, _sha256(cascade_file()), size, margin, policy, region, algorithm)
 
 
+def detector_at_hand() -> str:
+    """`yunet` where its weights lie on this machine, else `cascade`; the network is left alone."""
+    from huggingface_hub import try_to_load_from_cache
+
+    if os.environ.get(YUNET_VARIABLE) or isinstance(try_to_load_from_cache(YUNET_REPOSITORY, YUNET_FILE), str):
+        return "yunet"
+    return "cascade"
+
+
 def _find_yunet(path: Path | None) -> tuple[Path | None, str]:
     """Path of YuNet's weights, or None and why not."""
     named = path or (Path(os.environ[YUNET_VARIABLE]) if os.environ.get(YUNET_VARIABLE) else None)

@@ -15,10 +15,12 @@ def test_the_demo_goes_the_whole_way_and_learns_more_than_the_commonest_class(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("MER_CACHE", str(tmp_path / "user"))
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    called: list[object] = []
+    monkeypatch.setattr("socket.socket.connect", lambda self, address: called.append(address))
     with pytest.raises(SystemExit) as left:
         main(["demo", "--folder", str(tmp_path), "--clips", "64", "--seeds", "2"])
     assert not left.value.code
+    assert called == []  # the network is never touched
     said = capsys.readouterr().out
     for path in ("cache/demo.h5", "runs/demo", "runs/demo/report.html"):
         assert (tmp_path / path).exists()
