@@ -49,8 +49,8 @@ def test_a_run_scores_as_it_did(head: str, made: Path) -> None:
     found = mer("evaluate", made / f"run-{head}", "--features", made / "demo-pack.h5", "--device", "cpu", "--json")
     assert found["same_as_recorded"]
     for metric, then in EXPECTED[head]["metrics"].items():
-        now = found["metrics"][metric]
-        assert {name: now[name] for name in then} == pytest.approx(then, abs=1e-6)
+        # its interval is Student's by now, that of 0.1.0 came of resampling
+        assert found["metrics"][metric]["mean"] == pytest.approx(then["mean"], abs=1e-6)
 
 
 @pytest.mark.parametrize("head", HEADS)
