@@ -298,7 +298,7 @@ class LinearConfig:
 
     earlier: ClassVar[dict[str, Any]] = {"stack": "mix"}
     """Values of the settings that a run's record may not have yet."""
-    recipe: ClassVar[dict[str, Any]] = {"lr": 3e-3}
+    recipe: ClassVar[dict[str, Any]] = {"lr": 1e-3, "weight_decay": 1.0, "patience": 20}
     """Defaults of `[train]` that are this head's own; found on validation (docs/results.md)."""
 
     stack: str = "concat"

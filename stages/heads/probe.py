@@ -9,6 +9,9 @@ from .base import ALL_STEPS, Batch, Fused, Head, HeadInputs
 from .configs import LinearConfig, MlpConfig
 from .layers import check_stack, chosen_layers, masked_mean, mix_layers, presence
 
+START = 1e-3
+"""Standard deviation of a linear probe's first weights."""
+
 
 class LinearHead(Head):
     """Masked means of the modalities side by side, one linear layer. An absent modality contributes zeros."""
@@ -30,6 +33,9 @@ class LinearHead(Head):
         self.dropout = nn.Dropout(config.input_dropout)
         self.width = sum(shape.dim * (1 if m in self.stacked else shape.stack) for m, shape in shapes.items())
         self.classifier = nn.Linear(self.width, inputs.outputs)
+        # Where features outnumber the training rows, what a random start puts beside the rows' span stays there.
+        nn.init.normal_(self.classifier.weight, std=START)
+        nn.init.zeros_(self.classifier.bias)
 
     def pooled(self, batch: Batch) -> Tensor:
         """Masked means, layers side by side, mixed or chosen, of shape (B, sum of the widths)."""
