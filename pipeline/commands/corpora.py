@@ -68,6 +68,19 @@ def check(
         bool, typer.Option("--decode", help="Decode every clip's sound to its end; slow, finds cut-off files.")
     ] = False,
     threads: Annotated[int, typer.Option(min=1, help="Clips looked at at once.")] = 4,
+    listen: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODEL",
+            help="Whisper checkpoint that compares the transcripts with what is said: word error rate, and clips whose "
+            "words belong to another one. Slow; goes on after a break.",
+        ),
+    ] = None,
+    language: Annotated[
+        str | None, typer.Option(metavar="CODE", help="What is spoken, for --listen. [default: found out]")
+    ] = None,
+    split: Annotated[str | None, typer.Option(help="Only this split, for --listen.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first N utterances, for --listen.")] = None,
     all_findings: Annotated[
         bool, typer.Option("--all", help="Show every finding, not the first 20 of a kind.")
     ] = False,
@@ -85,11 +98,15 @@ def check(
     corpus = _lenient(name, root or find_root(name), labels)
     listed = read_lists(corpus, inventory or ())
     remember(name, corpus.root)
+    most_shown = None if all_findings else MOST_SHOWN
+    if listen is not None:
+        _listen(name, corpus, listen, language, split, limit, most_shown, as_json)
+        return
     taken = take_inventory(corpus, listed, decode, threads, lambda total: progress_bar("looking at clips", total))
     if as_json:
         typer.echo(json.dumps(taken.to_json(), indent=2, ensure_ascii=False))
     else:
-        _print_inventory(taken, None if all_findings else MOST_SHOWN)
+        _print_inventory(taken, most_shown)
     if taken.attention:
         raise typer.Exit(1)
 
@@ -214,6 +231,43 @@ def _info(name: str) -> CorpusInfo:
 
 def _facts(name: str, info: CorpusInfo) -> dict[str, Any]:
     return {**vars(info), "name": name, "labels": {target: vars(spec) for target, spec in info.labels.items()}}
+
+
+def _listen(
+    name: str,
+    corpus: Any,
+    model: str,
+    language: str | None,
+    split: str | None,
+    limit: int | None,
+    most_shown: int | None,
+    as_json: bool,
+) -> None:
+    """Compare transcripts with what is said, and print where they differ; exit with 1 where words belong elsewhere."""
+    import dataclasses
+    import json
+
+    from mer.pipeline.extraction.listening import hear
+    from mer.pipeline.terminal.console import results, table
+    from mer.stages.device import resolve_device
+    from mer.stages.speech.wording import compare_wording
+
+    chosen = [one for one in corpus.utterances() if split is None or one.split == split][:limit]
+    heard = hear(name, corpus, chosen, model, language, resolve_device("auto"))
+    found = compare_wording({one.key: one.text for one in chosen if one.text and one.key in heard}, heard)
+    if as_json:
+        typer.echo(json.dumps(dataclasses.asdict(found), indent=2, ensure_ascii=False))
+    else:
+        rate = "-" if found.word_error_rate is None else f"{100 * found.word_error_rate:.1f} %"
+        results.print(f"{name}: {len(found.of_clips)} clips heard, word error rate {rate}", soft_wrap=True)
+        results.print(f"nothing heard in {len(found.unheard)} clips that have a transcript", soft_wrap=True)
+        rows = table(f"words of another clip: {len(found.elsewhere)}", "clip", "transcript", "heard", "belongs to")
+        for one in found.elsewhere[:most_shown]:
+            rows.add_row(one.key, one.given, one.heard, one.other)
+        if found.elsewhere:
+            results.print(rows)
+    if found.elsewhere:
+        raise typer.Exit(1)
 
 
 def _lenient(name: str, root: Path, labels: str | None) -> Any:

@@ -60,7 +60,7 @@ def list_jobs(
     if transcripts is None:
         utterances = with_machine_texts(utterances, resolved.previous)
     with_media = transcripts is not None or any(made.modality != "text" for made in resolved.sets)
-    jobs = _digested(Path(resolved.corpus.root).resolve(), utterances, resolved.catalogue, with_media)
+    jobs = digested_jobs(Path(resolved.corpus.root).resolve(), utterances, resolved.catalogue, with_media)
     if transcripts is None:
         return Listing(utterances, jobs, [])
     if not dry:
@@ -84,7 +84,7 @@ def _selected(corpus: str, utterances: list[Utterance], split: str | None, limit
     return chosen
 
 
-def _digested(root: Path, utterances: Sequence[Utterance], catalogue: Path, with_media: bool) -> list[Job]:
+def digested_jobs(root: Path, utterances: Sequence[Utterance], catalogue: Path, with_media: bool) -> list[Job]:
     """Digest what the utterances give to the encoders; the media are not read where only text is encoded."""
     from mer.stages.media.reader import media_digest
 

@@ -210,3 +210,36 @@ def test_what_cannot_be_checked_is_told_in_one_line(run: Any, arguments: tuple[s
     assert outcome.code == 1
     assert what in outcome.err
     assert outcome.err.count("\n") == 1
+
+
+def test_transcripts_are_compared_with_what_is_said(run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("jiwer", reason="word error rates are an extra: pip install 'mer-toolkit[listen]'")
+    from mer.stages.speech.transcribe import Heard
+
+    monkeypatch.setenv("MER_CACHE", str(tmp_path / "own"))
+    texts = {"a": "The kids are talking.", "b": "The dogs are sitting here.", "c": "Nobody says this."}
+    said = {4000: "the dogs are sitting here", 8000: "the kids are talking", 12000: ""}
+    asked: list[int] = []
+
+    def listen(waves: list[Any], model: str, device: str, language: str | None) -> list[Heard]:
+        asked.extend(len(wave) for wave in waves)
+        return [Heard(said[len(wave)]) for wave in waves]
+
+    monkeypatch.setattr("mer.stages.speech.transcribe.listen", listen)
+    root = tmp_path / "clips"
+    root.mkdir()
+    for number, key in enumerate(texts, 1):
+        write_clip(root / f"{key}.wav", seconds=number / 4, fps=0)
+    rows = [f"{key},{key}.wav,{text}" for key, text in texts.items()]
+    (root / "manifest.csv").write_text("\n".join(["id,path,text", *rows]) + "\n")
+    words = ("corpora", "check", "folder", "--root", str(root), "--listen", "a/listener", "--language", "en", "--json")
+    found = run(*words)
+    assert found.code == 1
+    assert [(one["key"], one["other"]) for one in found.json["elsewhere"]] == [("a", "b"), ("b", "a")]
+    assert found.json["unheard"] == ["c"]
+    assert found.json["of_clips"]["a"] == pytest.approx(3 / 4)  # two words replaced, one added
+    assert run(*words).json == found.json
+    assert asked == [4000, 8000, 12000]  # what was heard is remembered
+    shown = run(*words[:-1])
+    assert "words of another clip: 2" in shown.out
+    assert "nothing heard in 1 clips" in shown.out
