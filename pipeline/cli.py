@@ -27,6 +27,7 @@ COMMANDS: tuple[tuple[str, str, str], ...] = (
     ("encoders", "encoders:encoders", "What there is"),
     ("heads", "heads:heads", "What there is"),
     ("extract", "extract:extract", "Features"),
+    ("status", "status:status", "Features"),
     ("info", "info:info", "Features"),
     ("verify", "verify:verify", "Features"),
     ("show-faces", "show_faces:show_faces", "Features"),

@@ -17,6 +17,7 @@ from .execute import execute
 from .isolation import clip_helpers
 from .options import Execution
 from .plan import Plan
+from .status import RunStatus
 from .tasks import ShardReport, loaded_encoder
 
 logger = logging.getLogger("mer.extract")
@@ -54,18 +55,29 @@ def encode(plan: Plan, settings: TaskSettings, execution: Execution) -> list[Sha
             loaded_encoder(made, settings)  # a bad checkpoint or device is told before any clip is decoded
     reports: list[ShardReport] = []
     with progress_bar("extracting", plan.utterances_to_do) as bar:
-        meter = _Meter(bar, {made.name: Path(made.folder) for made in plan.sets})
+        folders = {made.name: Path(made.folder) for made in plan.sets}
+        meter, status = _Meter(bar, folders), RunStatus(folders, plan.utterances_to_do)
 
         def on_report(report: ShardReport) -> None:
             reports.append(report)
+            status.report(report)
             meter.check(report)
 
+        def on_clip(failed: bool, media_seconds: float) -> None:
+            meter.clip(failed, media_seconds)
+            status.clip(failed, media_seconds)
+
         try:
-            execute(plan.tasks, settings, execution, on_report, meter.clip)
+            execute(plan.tasks, settings, execution, on_report, on_clip)
         except KeyboardInterrupt:
+            status.end("stopped")
             raise StoppedError(
                 f"interrupted after {meter.clips} clips; finished shards are kept, run the same command again to go on"
             ) from None
+        except Exception as error:
+            status.end("failed", str(error))
+            raise
+        status.end("done")
     _remove_damaged(reports, {made.name: Path(made.folder) for made in plan.sets})
     return reports
 

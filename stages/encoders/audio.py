@@ -19,6 +19,8 @@ from .loading import exact_math, settle, to_device, to_host
 from .pretrained import AudioEncoder
 from .windows import Window, cut_windows
 
+PIECE_SAMPLES = 1 << 20
+
 
 @dataclass(frozen=True)
 class FrameGrid:
@@ -157,12 +159,31 @@ def as_waveform(item: EncoderInput) -> Waveform:
 
 
 def normalised(wave: Waveform, eps: float) -> Waveform:
-    """Shift and scale a clip to zero mean and unit variance."""
+    """Shift and scale a clip to zero mean and unit variance.
+
+    In pieces: of an hour of sound in float64 at once, the temporary arrays take 1.3 GB.
+    """
     if not len(wave):
         return wave
-    centred = wave.astype(np.float64) - wave.mean(dtype=np.float64)
-    scaled: Waveform = (centred / np.sqrt(np.mean(centred**2) + eps)).astype(np.float32)
+    mean = wave.mean(dtype=np.float64)
+    deviation = np.sqrt(_sum_of_squares(wave, mean) / len(wave) + eps)
+    scaled = np.empty(len(wave), np.float32)
+    for start in range(0, len(wave), PIECE_SAMPLES):
+        piece = slice(start, start + PIECE_SAMPLES)
+        scaled[piece] = (wave[piece].astype(np.float64) - mean) / deviation
     return scaled
+
+
+def _sum_of_squares(wave: Waveform, mean: np.float64) -> np.float64:
+    """Sum of squared differences from the mean, to the last bit the one that numpy makes of the whole array.
+
+    numpy halves an array again and again and adds up the sums of the halves, the first one a multiple of 8 long.
+    """
+    if len(wave) <= PIECE_SAMPLES:
+        total: np.float64 = np.sum((wave.astype(np.float64) - mean) ** 2)
+        return total
+    half = len(wave) // 2 - len(wave) // 2 % 8
+    return _sum_of_squares(wave[:half], mean) + _sum_of_squares(wave[half:], mean)
 
 
 def at_least(wave: Waveform, samples: int) -> Waveform:

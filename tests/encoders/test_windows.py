@@ -193,3 +193,15 @@ def test_one_bad_item_does_not_harm_its_batch() -> None:
     assert results[2] == 30
     assert isinstance(results[1], MerError)
     assert str(results[1]) == "thirteen"
+
+
+def test_long_sound_is_normalised_in_pieces_to_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    from mer.stages.encoders import audio
+
+    rng = np.random.default_rng(0)
+    monkeypatch.setattr(audio, "PIECE_SAMPLES", 1000)
+    for samples in (1, 999, 1001, 8000, 12_345):
+        wave = rng.normal(0.01, 0.1, samples).astype(np.float32)
+        centred = wave.astype(np.float64) - wave.mean(dtype=np.float64)
+        whole = (centred / np.sqrt(np.mean(centred**2) + 1e-7)).astype(np.float32)
+        assert (audio.normalised(wave, 1e-7) == whole).all()

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import csv
+import json
 import logging
 import os
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +17,7 @@ from folder_clips import HERE, Extract, manifest_rows, write_manifest
 from synthetic import write_clip
 
 from mer.cache import Fate, FeatureStore, MerError, atomic_write
+from mer.pipeline.commands.status import status as show_status
 from mer.pipeline.extraction import encode, run
 from mer.pipeline.extraction.run import extract
 
@@ -131,3 +135,35 @@ def test_ids_in_the_list_of_failures_are_no_formulas(options: Extract, tmp_path:
     with summary.failures.open(encoding="utf-8", newline="") as file:
         rows = list(csv.reader(file))
     assert rows[1][0] == f"'{hostile}"
+
+
+def test_status_tells_of_a_run_that_goes_on_ended_and_died(
+    options: Extract, clips: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = options(encoders={"audio": ("demo-audio",)})
+    (clips / "clip2.mp4").write_bytes(b"text in the place of a clip")
+    told: list[str] = []
+    whole = encode._Meter.check
+
+    def look(meter: object, report: object) -> None:
+        show_status(given.catalogue)
+        told.append(capsys.readouterr().out)
+        whole(meter, report)  # type: ignore[arg-type]
+
+    with pytest.raises(MerError, match="start one with mer extract"):
+        show_status(given.catalogue)
+    monkeypatch.setattr(encode._Meter, "check", look)
+    extract(given, IN_PROCESS)
+    assert told[0].startswith("running: ")
+    show_status(given.catalogue)
+    ended = capsys.readouterr().out
+    assert ended.startswith("done: 6 of 6 utterances, 1 failed, 1 shards")
+    assert "failed: u2 (audio-" in ended
+    path = next(given.catalogue.parent.rglob("run-status.json"))
+    gone = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
+    path.write_text(json.dumps({**json.loads(path.read_text()), "state": "running", "pid": int(gone.stdout)}))
+    show_status(given.catalogue)
+    assert "its process is gone" in capsys.readouterr().out
+    path.write_text("[" * 100_000)
+    with pytest.raises(MerError, match="is made anew by the next mer extract"):
+        show_status(given.catalogue)
