@@ -43,7 +43,7 @@ def demo(
     print_summary(extract(options, Execution(device="cpu")))
     results.rule("2 · train DRKF", align="left")
     # Small enough for two slow cores: the clips are few, and the encoders narrow.
-    recipe = Recipe(epochs=24, batch_size=24, lr=1e-3, patience=8, audio_steps=48)
+    recipe = Recipe(epochs=30, batch_size=16, lr=2e-3, patience=12, audio_steps=48)
     settings = {"dim": 48, "fusion_layers": 1}
     trained = train(
         TrainOptions(cache, seeds=seeds, recipe=recipe, head_settings=settings, device="cpu", out=run, overwrite=True),
