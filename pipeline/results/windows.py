@@ -70,7 +70,7 @@ class SlidingWindows:
     @property
     def oldest_seconds(self) -> float:
         """Start of the earliest window still to come."""
-        return self._count * self._hop
+        return round(self._count * self._hop, 6)  # as the window itself says it
 
     def due(self, seconds: float) -> Iterator[Window]:
         """Windows that end within the first `seconds` and were not given yet."""

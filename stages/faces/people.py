@@ -107,6 +107,11 @@ class PeopleWatcher(FaceWatcher):
         """Time of the newest frame; before the first one, less than any."""
         return self._times[-1] if self._times else -1.0
 
+    @property
+    def held_crops(self) -> int:
+        """Face crops in memory: those of steps that were not forgotten."""
+        return len(self._pictures)
+
     def people(self, start_seconds: float, end_seconds: float, waveform: Waveform | None) -> list[Sighting]:
         """Everybody who was seen in a stretch, in the order of their numbers.
 
@@ -150,7 +155,7 @@ class PeopleWatcher(FaceWatcher):
                 del getattr(track, name)[:spare]
             old = bisect_left(track.mouth_times, before_seconds)
             del track.mouth_times[:old], track.mouths[:old]
-            kept += track.crops
+            kept += track.crops[bisect_left(track.steps, step) :]
         self._pictures.keep(kept)
 
     def _number(self, track: Track) -> int:
@@ -215,6 +220,9 @@ class _RecentCrops:
     def __init__(self) -> None:
         self._held: dict[int, Picture] = {}
         self._count = 0
+
+    def __len__(self) -> int:
+        return len(self._held)
 
     def put(self, picture: Picture) -> int:
         """Keep a BGR crop; returns its place."""

@@ -171,6 +171,7 @@ def test_people_keep_their_lanes(shared_data: Path, tmp_path: Path, yunet: FaceF
                 seen[start] = [(one.person, len(one.faces.crops)) for one in people]
                 assert [one.leads for one in people] == [True]
                 watcher.forget(start + 1.0)
+                assert watcher.held_crops == 1  # of the newest frame; those of people who left are gone, too
 
     read_media(path, MediaRequest(frames_fps=5.0, grey_fps=30.0), add, watcher.add_grey)
     assert seen == {0.0: [(1, 5)], 1.0: [(1, 5)], 2.0: [(2, 5)], 3.0: [(2, 5)], 4.0: [(1, 5)]}
