@@ -265,7 +265,7 @@ def test_weight_decay_spares_norms_biases_and_temperatures(head: str, settings: 
     for name, tensor in before.items():
         share = 0.95 if name in matrices | tables else 1.0
         torch.testing.assert_close(stack.parameters[name].detach(), share * (tensor + 1.0), msg=name)
-    assert any(name.endswith((".theta", ".scale")) for name in before)
+    assert any(name.endswith((".log_scale", ".scale")) for name in before)
 
 
 def model(kind: str, recipe: Recipe, weight: torch.Tensor | None = None) -> Model:

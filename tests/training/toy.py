@@ -113,8 +113,8 @@ def without_draws(head: str) -> dict[str, Any]:
     settings: dict[str, Any] = dict(PLAIN)
     if head != "linear":
         settings |= {"head.dim": 8, "head.dropout": 0.0, "head.hide_tokens": 0.0, "head.hide_spans": 0.0}
-    # what else a head draws at random: shuffled pairs, a second dropout
-    return settings | {"drkf": {"head.ed": 0.0}, "fdrl": {"head.fusion_dropout": 0.0}}.get(head, {})
+    # what else a head draws at random: a second dropout
+    return settings | ({"head.fusion_dropout": 0.0} if head in ("drkf", "fdrl") else {})
 
 
 def fit(features: Path, out: Path, quick: dict[str, Any], **more: Any) -> Run:
