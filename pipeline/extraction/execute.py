@@ -159,7 +159,8 @@ def _client(execution: Execution) -> Iterator[Any]:
 
     dask.config.set({"distributed.scheduler.allowed-failures": DEATHS_ALLOWED})
     logging.getLogger("distributed").setLevel(logging.ERROR)
-    logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # Dask's own tasks, when Ctrl-C ends them
+    for name in ("asyncio", "distributed.client"):  # Dask's own tracebacks, when Ctrl-C or a lost scheduler ends it
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     sys.warnoptions.append("ignore:resource_tracker")  # the same, in the processes that are started
     if execution.scheduler:
         try:
