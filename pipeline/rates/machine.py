@@ -19,12 +19,16 @@ from mer.cache.user_cache import user_cache
 LIBRARIES = ("torch", "transformers", "numpy", "h5py", "av", "librosa", "dask")
 DECODERS = ("h264", "hevc", "mpeg4", "vp9", "flv", "aac", "mp3", "flac", "opus", "pcm_s16le")
 EXTRAS = {
+    "listen": ("jiwer", "mer corpora check --listen: word error rates"),
     "opensmile": ("opensmile", "eGeMAPS and ComParE sound features (research only)"),
     "pandas": ("pandas", "store.table(), run.predictions(), mer.compare() in Python"),
+    "parquet": ("pyarrow", "Parquet and Arrow files, in and out"),
     "remote": ("s3fs", "mer push and mer pull with s3://, gs://, ssh://"),
     "sweep": ("optuna", 'mer train --sweep with method = "tpe"'),
     "tensorboard": ("tensorboard", "mer train --tensorboard"),
+    "timm": ("timm", "face encoders timm/NAME"),
     "timeline": ("pysubs2", "mer predict over time: subtitles, ELAN and Praat files"),
+    "vad": ("silero_vad", "--transcribe: tells speech from music and noise"),
     "zstd": ("hdf5plugin", "packs with --compression zstd, and reading them"),
 }
 """Extra to the module that tells whether it is there, and what it gives."""
