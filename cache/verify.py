@@ -58,11 +58,14 @@ def _check_set(store: FeatureStore, set_name: str, report: Callable[[int], None]
     index, keys = store.index(set_name), store.utterances.keys
     step_bytes = index.value_bytes() // max(1, int(index.length.sum()))
     broken: dict[int, str] = {}
+    order = np.argsort(index.shard, kind="stable")
+    bounds = np.searchsorted(index.shard[order], np.arange(len(index.shards) + 1))
     for shard in range(len(index.shards)):
-        told = _check_shard(store, set_name, shard)
+        rows = order[bounds[shard] : bounds[shard + 1]]
+        told = _check_shard(store, set_name, shard, rows)
         if told:
             broken[shard] = told
-            if not (index.shard == shard).any():
+            if not len(rows):
                 yield Problem("", set_name, told, store.repair())
     for row, key in enumerate(keys):
         shard = int(index.shard[row])
@@ -73,8 +76,8 @@ def _check_set(store: FeatureStore, set_name: str, report: Callable[[int], None]
         report(int(index.length[row]) * step_bytes)
 
 
-def _check_shard(store: FeatureStore, set_name: str, shard: int) -> str:
-    """Say what is wrong with a whole shard, or nothing."""
+def _check_shard(store: FeatureStore, set_name: str, shard: int, rows: npt.NDArray[np.int64]) -> str:
+    """Say what is wrong with a whole shard, or nothing; `rows` are the utterances it answers for."""
     index, info = store.index(set_name), store.index(set_name).shards[shard]
     location = store.shard_location(set_name, shard)
     if is_url(location):
@@ -87,11 +90,12 @@ def _check_shard(store: FeatureStore, set_name: str, shard: int) -> str:
         return f"{location} is not the shard the catalogue names"
     if content.spec != index.spec:
         return f"{location} holds features of another spec"
-    return _compare(store, index, shard, content, location)
+    return _compare(store, index, rows, content, location)
 
 
-def _compare(store: FeatureStore, index: SetIndex, shard: int, content: ShardIndex, location: str) -> str:
-    rows = np.flatnonzero(index.shard == shard)
+def _compare(
+    store: FeatureStore, index: SetIndex, rows: npt.NDArray[np.int64], content: ShardIndex, location: str
+) -> str:
     position = {key: at for at, key in enumerate(content.keys)}
     keys = [store.utterances.keys[row] for row in rows.tolist()]
     if not set(keys) <= set(position):

@@ -31,3 +31,10 @@ def gpu() -> str:
     if asked == "cuda" and not torch.cuda.is_available():
         pytest.skip("no CUDA device on this machine")
     return asked
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that ask for the GPU, so that `pytest -m cuda` runs them alone."""
+    for item in items:
+        if "gpu" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.cuda)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from mer.pipeline.rates.cache import StoreRates
     from mer.pipeline.rates.extraction import Rates
@@ -31,6 +31,9 @@ def bench(
     precision: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
     repeat: Annotated[int, typer.Option(min=1, help="Repetitions of everything.")] = 3,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    compare: Annotated[
+        Path | None, typer.Option(help="JSON of an earlier run; exit with 1 where this one is slower beyond noise.")
+    ] = None,
     corpus: Annotated[str, typer.Option(help="Corpus to measure on.", rich_help_panel=EXTRACTION)] = "demo",
     root: Annotated[Path | None, typer.Option(help="Its folder.", rich_help_panel=EXTRACTION)] = None,
     limit: Annotated[int, typer.Option(min=2, help="Number of clips.", rich_help_panel=EXTRACTION)] = 24,
@@ -57,12 +60,15 @@ def bench(
     import tempfile
 
     from mer.cache import MerError
-    from mer.pipeline.terminal.console import set_up_logging
+    from mer.pipeline.terminal.console import set_up_logging, status
     from mer.stages.device import resolve_device
     from mer.stages.interfaces import MODALITIES
     from mer.stages.registry import suggest
 
+    from mer.pipeline.rates.regressions import read_baseline, regressions
+
     set_up_logging()
+    before = None if compare is None else read_baseline(compare)
     parts = part or PARTS
     for name in parts:
         if name not in PARTS:
@@ -82,16 +88,25 @@ def bench(
             )
         if {"cache", "training"} & set(parts):
             found |= _on_cache(parts, features, size, head or HEADS, used, precision, repeat, scratch)
+    shown = {part: [dataclasses.asdict(rate) | _ratios(rate) for rate in rates] for part, rates in found.items()}
     if as_json:
-        shown = {part: [dataclasses.asdict(rate) | _ratios(rate) for rate in rates] for part, rates in found.items()}
         typer.echo(json.dumps(shown, indent=2))
-        return
+    else:
+        _print(found, size, used)
+    slower = [] if before is None else regressions(shown, before)
+    for line in slower:
+        status.print(f"slower: {line}")
+    if slower:
+        raise typer.Exit(1)
+
+
+def _print(found: Mapping[str, list[Any]], size: str, device: str) -> None:
     if "extraction" in found:
-        print_rates(found["extraction"], size, used)
+        print_rates(found["extraction"], size, device)
     if "cache" in found:
         print_store(found["cache"])
     if "training" in found:
-        print_epochs(found["training"], used)
+        print_epochs(found["training"], device)
 
 
 def _extraction(

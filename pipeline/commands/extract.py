@@ -214,6 +214,12 @@ def extract(
         int | None,
         typer.Option(min=0, help="Exit with 1 when more than so many utterances failed.", rich_help_panel=HOW),
     ] = None,
+    check: Annotated[
+        bool,
+        typer.Option(
+            "--check", help="Read what is there to the last byte; else only new or touched shards.", rich_help_panel=HOW
+        ),
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.", rich_help_panel=HOW)] = False,
 ) -> None:
     """Encode a corpus with frozen encoders into cache/CORPUS.h5.
@@ -265,6 +271,7 @@ def extract(
         "clip_timeout": clip_timeout,
         "isolation": isolation,
         "media_limits": parse_limits(media_limit or []),
+        "check": check,
         "corpus_options": parse_corpus_options(corpus_option or []),
     }
     options, execution = options_of(corpus, root, given)

@@ -22,7 +22,7 @@ from .cluster import check_workers, scheduler_trouble, wait_for_workers
 from .decoding import TaskSettings
 from .isolation import clip_helpers
 from .options import Execution
-from .tasks import EncodingSet, OnClip, ShardReport, ShardTask, loaded_encoder, run_task
+from .tasks import EncodingSet, OnClip, ShardReport, ShardTask, load_encoders, run_task
 
 logger = logging.getLogger("mer.execute")
 
@@ -68,6 +68,8 @@ def _run_here(tasks: Sequence[ShardTask], settings: TaskSettings, on_report: OnR
             on_report(report)
 
     settings = replace(settings, torch_threads=set_threads(settings.torch_threads))
+    if settings.device.startswith("cuda"):
+        load_encoders([made for task in tasks for made in task.sets], settings)
     graph = [dask.delayed(functools.partial(run, task), pure=False)() for task in tasks]
     try:
         dask.compute(*graph, scheduler="threads", num_workers=TASKS_IN_FLIGHT)
@@ -206,8 +208,7 @@ def _load_in_worker(sets: Sequence[EncodingSet], settings: TaskSettings) -> MerE
     """Return the problem in place of raising it, which Dask would log with its traceback."""
     settings = _tools_of_worker(settings)
     try:
-        for made in sets:
-            loaded_encoder(made, settings)
+        load_encoders(sets, settings)
     except MerError as error:
         return error
     return None

@@ -94,6 +94,8 @@ class Execution:
     """Longest time for decoding one clip; None lets it grow with the clip's length."""
     limits: MediaLimits = field(default_factory=MediaLimits)
     """What a clip may ask for."""
+    check: bool = False
+    """Read what is there to the last byte, also what this machine wrote or checked before."""
 
 
 def _name_of(place: str) -> str:

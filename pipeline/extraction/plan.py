@@ -14,14 +14,15 @@ from mer.cache import (
     DamagedError,
     Fate,
     SetIndex,
-    check_shard,
     read_shard_index,
     shard_folder,
     shard_name,
 )
 
+from .checked_shards import CheckedShards
 from .jobs import Job
 from .known_shards import KnownShards, load_known
+from .local_state import side_folder
 from .tasks import EncodingSet, ShardTask
 
 SHARD_CLIPS = 64
@@ -73,22 +74,28 @@ def make_plan(
     catalogue: Path,
     previous: Mapping[str, SetIndex],
     retry_failed: bool = False,
+    check: bool = False,
 ) -> Plan:
-    """Compare what is wanted with what the last catalogue holds and with the shards on disk."""
+    """Compare what is wanted with what the last catalogue holds and with the shards on disk.
+
+    With `check` every stored byte is read; else shards that this machine wrote or read before are trusted.
+    """
+    checked = CheckedShards(side_folder(catalogue), trust=not check)
     known: dict[str, KnownShards] = {}
     damaged: list[str] = []
     for made in sets:
-        known[made.name] = load_known(catalogue, made.name, previous.get(made.name), damaged.append)
+        known[made.name] = load_known(catalogue, made.name, previous.get(made.name), damaged.append, checked)
     tasks: list[ShardTask] = []
-    shards = {made.name: [info.name for info in known[made.name].infos] for made in sets}
+    shards = {made.name: {info.name: None for info in known[made.name].infos} for made in sets}
     there = {made.name: sum(info.bytes for info in known[made.name].infos) for made in sets}
     for missing, chunk, again in _chunks(jobs, sets, known, retry_failed):
         unfinished = []
         for made in missing:
             name = shard_name(made.spec, [job.key for job in chunk], [job.source(made.modality) for job in chunk])
-            shards[made.name] = [other for other in shards[made.name] if other != name] + [name]
+            shards[made.name].pop(name, None)
+            shards[made.name][name] = None  # at the end: a later shard overrides an earlier one
             path = Path(made.folder) / f"{name}.h5"
-            if again or not _is_finished(path, damaged.append):
+            if again or not _is_finished(path, damaged.append, checked):
                 unfinished.append(made)
             else:
                 there[made.name] += path.stat().st_size
@@ -96,7 +103,9 @@ def make_plan(
             tasks.append(ShardTask(tuple(chunk), tuple(unfinished)))
     others = {name: index for name, index in previous.items() if name not in known}
     lost = [told for name, index in others.items() for told in _lost(shard_folder(catalogue, name), index)]
-    return Plan(tuple(jobs), tuple(sets), tuple(tasks), shards, known, tuple(damaged), tuple(lost), there)
+    checked.save()
+    names = {name: list(each) for name, each in shards.items()}
+    return Plan(tuple(jobs), tuple(sets), tuple(tasks), names, known, tuple(damaged), tuple(lost), there)
 
 
 def _chunks(
@@ -137,11 +146,11 @@ def _lost(folder: Path, index: SetIndex) -> Iterable[str]:
             yield str(error)
 
 
-def _is_finished(path: Path, complain: Callable[[str], None]) -> bool:
+def _is_finished(path: Path, complain: Callable[[str], None], checked: CheckedShards) -> bool:
     if not path.exists():
         return False
     try:
-        check_shard(path, deep=True)
+        checked.read(path)
     except DamagedError as error:
         complain(str(error))
         return False

@@ -27,6 +27,7 @@ from mer.cache.pack_facts import without_folders
 from mer.stages.interfaces import Corpus, CorpusInfo, LabelSpec
 from mer.stages.utterance import Utterance
 
+from .checked_shards import CheckedShards
 from .known_shards import index_set
 from .listing import Listing
 from .local_state import one_at_a_time, side_folder
@@ -100,6 +101,7 @@ def publish(
     with one_at_a_time(path):
         catalogue = _assemble(resolved, listing, plan, reports, recorded)
         write_catalogue(path, catalogue)
+        _remember(resolved, reports)
     made = {encoding.name: catalogue.sets[encoding.name] for encoding in resolved.sets}
     summary = ExtractSummary(path, made)
     rows = catalogue.utterances.rows([job.key for job in listing.jobs])
@@ -112,6 +114,14 @@ def publish(
             summary.stage_seconds[stage] = summary.stage_seconds.get(stage, 0.0) + seconds
     summary.failures = _list_failures(path, catalogue.utterances.keys, made)
     return summary
+
+
+def _remember(resolved: Resolved, reports: Sequence[ShardReport]) -> None:
+    """Trust the shards that this run wrote: the next one need not read their features again."""
+    folders = {made.name: Path(made.folder) for made in resolved.sets}
+    checked = CheckedShards(side_folder(resolved.catalogue))
+    checked.remember(folders[name] / f"{info.name}.h5" for report in reports for name, info in report.shards)
+    checked.save()
 
 
 def _assemble(
@@ -135,7 +145,11 @@ def _assemble(
         now = {job.key: job.source(made.modality) for job in listing.jobs}
         wanted = _sources(utterances, now, latest, name)
         answering = _answering(resolved.previous, latest, plan.shards[name], name, reports)
-        sets[name] = index_set(made.spec, Path(made.folder), answering, wanted, durations)
+        remade = {info.name for report in reports for other, info in report.shards if other == name}
+        known = plan.known[name]
+        read = {info.name: index for info, index in zip(known.infos, known.indexes, strict=True)}
+        unchanged = {shard: index for shard, index in read.items() if shard not in remade}
+        sets[name] = index_set(made.spec, Path(made.folder), answering, wanted, durations, unchanged)
     return Catalogue(
         corpus=corpus_record(resolved.info, resolved.corpus),
         utterances=utterance_table(utterances, resolved.info.labels, durations),
@@ -182,7 +196,8 @@ def _answering(
         [info.name for info in catalogue.sets[name].shards] if catalogue is not None and name in catalogue.sets else []
         for catalogue in (previous, latest)
     )
-    meanwhile = [shard for shard in after if shard not in before and shard not in planned]
+    known = {*before, *planned}
+    meanwhile = [shard for shard in after if shard not in known]
     made = [info.name for report in reports for other, info in report.shards if other == name]
     return dict.fromkeys([*meanwhile, *planned, *made])
 

@@ -60,7 +60,7 @@ def prepare(options: ExtractOptions, execution: Execution, dry: bool = False) ->
         raise MerError("--language tells --transcribe what is spoken; name a recogniser with --transcribe")
     listing = list_jobs(resolved, options.split, options.limit, transcripts, dry)
     previous = resolved.previous.sets if resolved.previous else {}
-    plan = make_plan(listing.jobs, resolved.sets, catalogue, previous, options.retry_failed)
+    plan = make_plan(listing.jobs, resolved.sets, catalogue, previous, options.retry_failed, execution.check)
     return Prepared(resolved, listing, plan)
 
 

@@ -312,6 +312,21 @@ def loaded_encoder(made: EncodingSet, settings: TaskSettings) -> tuple[LoadedEnc
         return _LOADED[place]
 
 
+def load_encoders(sets: Sequence[EncodingSet], settings: TaskSettings) -> None:
+    """Load several encoders before the budget of any is measured, and before any batch runs beside a measurement.
+
+    What one leaves free of a GPU's memory is known only when the weights of all are there.
+    """
+    with _LOADING:
+        fresh = {}
+        for made in sets:
+            place = (made.name, settings.device)
+            if place not in _LOADED and place not in fresh:
+                fresh[place] = (made.encoder.load(settings.device), made.modality)
+        for place, (loaded, modality) in fresh.items():
+            _LOADED[place] = (loaded, settings.budget or find_budget(loaded, modality, settings.device))
+
+
 def encoding_threads(loaded: LoadedEncoder, settings: TaskSettings) -> Executor:
     """Threads in which all tasks of this process encode, as many as `lanes_of` says."""
     count = lanes_of(loaded, settings.torch_threads)

@@ -20,7 +20,7 @@ PLAIN = (
     "precision", "dtype", "face_fps", "face_policy", "face_detector", "channel", "max_audio_seconds", "split", "limit",
     "retry_failed", "transcribe", "language", "trust_remote_code",
 )  # fmt: skip
-HOW = ("device", "workers", "scheduler", "decode_threads", "budget", "keep_faces", "max_failures")
+HOW = ("device", "workers", "scheduler", "decode_threads", "budget", "keep_faces", "max_failures", "check")
 HOW_RENAMED = {"clip_timeout": "clip_timeout_seconds", "isolation": "isolated", "media_limits": "limits"}
 """Names of options that say how, and of the fields of `Execution` that they fill."""
 

@@ -116,23 +116,28 @@ class Trainer:
             self.load(checkpoint)
         self.due = time.monotonic() + every_seconds
         while self.seed_runs and self.progress.epoch < self.recipe.epochs:
-            batches = self.epoch_rows()
-            self.watch.begin(self.seed_runs, self.recipe.epochs, len(batches))
-            rows = [b.rows if isinstance(b, DialogueBatch) else b for b in batches]
-            skipped = self.progress.step
-            on_device = None if self.data.in_context else torch.from_numpy(np.stack(rows)).to(self.data.device)
-            for window, start, stop in self.data.windows(rows[skipped:]):
-                for index in range(skipped + start, skipped + stop):
-                    placed = None if on_device is None else on_device[index]
-                    self.train_step(window, batches[index], placed, index / len(batches))
-                    self.progress.step = index + 1
-                    self._save_if_due(checkpoint, every_seconds)
-            self.end_epoch()
+            with self.data.arithmetic():
+                self._fit_epoch(checkpoint, every_seconds)
             self._save_if_due(checkpoint, every_seconds)
         for index in range(len(self.seed_runs)):
             self.hand_over(index)
         if checkpoint is not None:
             checkpoint.unlink(missing_ok=True)
+
+    def _fit_epoch(self, checkpoint: Path | None, every_seconds: float) -> None:
+        """Train the rest of the current epoch."""
+        batches = self.epoch_rows()
+        self.watch.begin(self.seed_runs, self.recipe.epochs, len(batches))
+        rows = [b.rows if isinstance(b, DialogueBatch) else b for b in batches]
+        skipped = self.progress.step
+        on_device = None if self.data.in_context else torch.from_numpy(np.stack(rows)).to(self.data.device)
+        for window, start, stop in self.data.windows(rows[skipped:]):
+            for index in range(skipped + start, skipped + stop):
+                placed = None if on_device is None else on_device[index]
+                self.train_step(window, batches[index], placed, index / len(batches))
+                self.progress.step = index + 1
+                self._save_if_due(checkpoint, every_seconds)
+        self.end_epoch()
 
     def _save_if_due(self, checkpoint: Path | None, every_seconds: float) -> None:
         """Save now and then: every so many seconds, and less often where saving itself takes long."""

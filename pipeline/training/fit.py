@@ -88,6 +88,7 @@ def stack_size(prepared: Prepared, data: TrainingData) -> tuple[int, str]:
             ) from error
         return 1, f"head {options.head!r} cannot be stacked"
     if data.device.type == "cuda":
+        # Of all of the device, not of what is free now: a run that goes on must cut its stacks as before.
         free = torch.cuda.get_device_properties(data.device).total_memory * 0.85 - peak[0]
         return max(1, min(len(seed_runs), LARGEST_STACK, int(free // max(peak[1], 1)))), "fits the device"
     return min(len(seed_runs), LARGEST_STACK), "small head, short sequences"
@@ -111,7 +112,9 @@ def probe(prepared: Prepared, data: TrainingData) -> tuple[float, float]:
         terms = stack.losses(parts_of(batch), None, 0.5)
     torch.stack([term.float().sum() for term in terms.values()]).sum().backward()  # type: ignore[no-untyped-call]
     peak = torch.cuda.max_memory_allocated(data.device) if cuda else 0
-    return float(held), (peak - held) / 2
+    # A step also leaves AdamW's two moments of every weight, and the best epoch's weights are kept beside them.
+    weights = sum(p.numel() * p.element_size() for p in stack.parameters.values())
+    return float(held), (peak - held + 3 * weights) / 2
 
 
 def save_finished(run: Run, data: TrainingData, found: Finished) -> None:

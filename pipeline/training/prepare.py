@@ -71,7 +71,8 @@ def memory_budget(device: torch.device, wanted_gb: float | None) -> float:
     if wanted_gb is not None:
         return wanted_gb * 1e9
     if device.type == "cuda":
-        return MEMORY_SHARE * float(torch.cuda.get_device_properties(device).total_memory)
+        free, _ = torch.cuda.mem_get_info(device)  # other programs may hold some of it
+        return MEMORY_SHARE * float(free + torch.cuda.memory_reserved(device))
     return MEMORY_SHARE * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 

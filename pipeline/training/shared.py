@@ -11,6 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from mer.stages.encoders.loading import full_float32
+
 from .batches import EpochShape, dialogues_of
 from .pooling import RowIndices
 from .settings import Recipe
@@ -68,6 +70,10 @@ class TrainingData:
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
         """Context in which forward passes run."""
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.half)
+
+    def arithmetic(self) -> contextlib.AbstractContextManager[Any]:
+        """Context in which training runs, backward passes included: with float32 asked for, cuDNN leaves TF32 alone."""
+        return contextlib.nullcontext() if self.half else full_float32(self.device.type)
 
     def whole(self) -> Window:
         """All features on the device, moved there the first time."""

@@ -13,7 +13,10 @@ import pytest
 from folder_clips import HERE, Extract, manifest_rows, write_manifest
 from synthetic import text_as_media, truncate, write_clip, zero_bytes
 
-from mer.cache import Fate, FeatureStore, MerError, verify
+from mer.cache import Fate, FeatureStore, MerError, check_shard, verify
+from mer.cache.seal import read_seal
+from mer.cache.source import FileReader
+from mer.pipeline.extraction import checked_shards
 from mer.pipeline.extraction.local_state import remembered_root
 from mer.pipeline.extraction.publish import ExtractSummary
 from mer.pipeline.extraction.run import extract, prepare
@@ -297,3 +300,40 @@ def test_two_worker_processes_leave_the_same_bytes(options: Extract, tmp_path: P
     together = extract(options(out=tmp_path / "apart" / "mine.h5"), replace(HERE, workers=2))
     assert shards(together.catalogue) == shards(alone.catalogue)
     assert together.catalogue.read_bytes() == alone.catalogue.read_bytes()
+
+
+def test_features_are_read_once_and_again_when_asked_or_touched(
+    options: Extract, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What this machine wrote is trusted by size and time; `check` trusts nothing."""
+    read: list[str] = []
+
+    def counted(path: Path, deep: bool = False) -> None:
+        read.append(path.name)
+        check_shard(path, deep)
+
+    monkeypatch.setattr(checked_shards, "check_shard", counted)
+    given = options()
+    first = extract(given, HERE)
+    before = shards(first.catalogue)
+    assert read == []
+    prepare(given, HERE)
+    assert extract(given, HERE).clips == 0
+    assert read == []
+    assert extract(given, replace(HERE, check=True)).clips == 0
+    assert len(read) == len(before)
+    read.clear()
+    # One changed byte of the features, with the time put back: only `check` can see it.
+    path = next(iter(sorted(first.catalogue.with_name(first.catalogue.stem + ".shards").rglob("*.h5"))))
+    stat, content = path.stat(), bytearray(path.read_bytes())
+    with FileReader(path) as reader:
+        place = read_seal(reader).plain["/values"][0]
+    content[place] ^= 1
+    path.write_bytes(content)
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert extract(given, HERE).clips == 0
+    assert extract(given, replace(HERE, check=True)).clips > 0
+    assert shards(first.catalogue) == before
+    path.write_bytes(content)
+    assert extract(given, HERE).clips > 0, "a shard that was touched is read again"
+    assert shards(first.catalogue) == before
