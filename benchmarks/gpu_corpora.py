@@ -45,7 +45,7 @@ def lengths_seconds(count: int) -> npt.NDArray[np.float64]:
 
 def demo_clips() -> list[Path]:
     """Clips of the demo corpus, made where they are not there."""
-    corpus = DemoCorpus()
+    corpus = DemoCorpus(clips=24)
     return [Path(corpus.root) / str(one.media) for one in corpus.utterances()]
 
 

@@ -60,12 +60,11 @@ def bench(
     import tempfile
 
     from mer.cache import MerError
+    from mer.pipeline.rates.regressions import read_baseline, regressions
     from mer.pipeline.terminal.console import set_up_logging, status
     from mer.stages.device import resolve_device
     from mer.stages.interfaces import MODALITIES
     from mer.stages.registry import suggest
-
-    from mer.pipeline.rates.regressions import read_baseline, regressions
 
     set_up_logging()
     before = None if compare is None else read_baseline(compare)

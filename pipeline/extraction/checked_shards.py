@@ -44,7 +44,7 @@ class CheckedShards:
         DamagedError
             If it is missing or damaged.
         """
-        if not (self._trust and self._is_known(path)):
+        if not (self._trust and self.is_known(path)):
             check_shard(path, deep=True)
             self.remember([path])
         return read_shard_index(path)
@@ -68,7 +68,8 @@ class CheckedShards:
             temporary.write_text(json.dumps(self._known, sort_keys=True), encoding="utf-8")
         self._changed = False
 
-    def _is_known(self, path: Path) -> bool:
+    def is_known(self, path: Path) -> bool:
+        """Whether a shard has the size and time it had when it was written or checked here."""
         try:
             stat = path.stat()
         except OSError:

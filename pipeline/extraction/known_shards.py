@@ -102,7 +102,7 @@ def index_set(
     for name in shards:
         path = folder / f"{name}.h5"
         with suppress(DamagedError):
-            index = there[name] if name in there and path.exists() else read_shard_index(path)
+            index = there[name] if name in there else read_shard_index(path)
             known.add(index.info, index)
     columns = _empty_columns(len(wanted))
     if wanted:

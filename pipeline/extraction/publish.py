@@ -141,6 +141,7 @@ def _assemble(
             wanted = _sources(utterances, {}, latest, name)
             shards = [info.name for info in index.shards]
             sets[name] = index_set(index.spec, shard_folder(resolved.catalogue, name), shards, wanted, durations)
+    checked = CheckedShards(side_folder(resolved.catalogue))
     for name, made in mine.items():
         now = {job.key: job.source(made.modality) for job in listing.jobs}
         wanted = _sources(utterances, now, latest, name)
@@ -148,7 +149,11 @@ def _assemble(
         remade = {info.name for report in reports for other, info in report.shards if other == name}
         known = plan.known[name]
         read = {info.name: index for info, index in zip(known.infos, known.indexes, strict=True)}
-        unchanged = {shard: index for shard, index in read.items() if shard not in remade}
+        unchanged = {
+            shard: index
+            for shard, index in read.items()
+            if shard not in remade and checked.is_known(Path(made.folder) / f"{shard}.h5")
+        }
         sets[name] = index_set(made.spec, Path(made.folder), answering, wanted, durations, unchanged)
     return Catalogue(
         corpus=corpus_record(resolved.info, resolved.corpus),
