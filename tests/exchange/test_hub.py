@@ -21,6 +21,7 @@ from mer.cache.exchange import export_features, import_features, understand
 from mer.cache.exchange.bridge import save
 from mer.cache.exchange.pack import Imported, PackSet
 from mer.cache.exchange.webdataset import sample_key
+from mer.cache.pack import PackOptions, pack
 from mer.cache.table import UtteranceTable
 
 _spec = importlib.util.spec_from_file_location("making", Path(__file__).parent / "making.py")
@@ -105,6 +106,20 @@ def test_datasets_loads_it_and_what_it_writes_comes_back(source, exported, tmp_p
     told = import_features(None, tmp_path / "theirs", tmp_path / "back.h5")
     assert told == ["the files say nothing of the corpus' licence; keep to the terms of the dataset's page"]
     check_same(source, tmp_path / "back.h5")
+
+
+def test_a_pack_comes_back_from_datasets_as_a_pack(source, tmp_path):
+    datasets = pytest.importorskip("datasets", reason="needs mer-toolkit[test-exchange]")
+    datasets.disable_progress_bars()
+    terms = PackOptions("CC0-1.0")
+    before = FeatureStore.open(pack(source, tmp_path / "before.h5", terms)[0])
+    export_features("parquet", before.path, tmp_path / "made")
+    for split, part in datasets.load_dataset(str(tmp_path / "made"), cache_dir=str(tmp_path / "cache")).items():
+        path = tmp_path / "theirs" / "data" / f"{split}-00000-of-00001.parquet"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.to_parquet(str(path))
+    import_features(None, tmp_path / "theirs", tmp_path / "cache.h5")
+    check_same(before, pack(tmp_path / "cache.h5", tmp_path / "after.h5", terms)[0])
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # rdflib's own
