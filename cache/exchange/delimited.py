@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from ..errors import MerError
 
+MOST_CELL_CHARACTERS = 100_000
 MOST_COLUMNS = 100_000
 MOST_LINE_CHARACTERS = 8 << 20
 GAPS = frozenset(("", "-", "nan", "na", "n/a", "#n/a", "null", "none", "?", "undefined", "--undefined--", "missing"))
@@ -136,6 +137,8 @@ def _filled(
             continue
         if len(row) != len(names):
             raise MerError(f"{path}: line {at} has {len(row)} fields where the header has {len(names)}")
+        if max(map(len, row)) > MOST_CELL_CHARACTERS:  # the bound of `csv` itself is one for the whole process
+            raise MerError(f"{path}: line {at} has a cell of more than {MOST_CELL_CHARACTERS:,} characters; shorten it")
         rows.append(row)
         lines.append(at)
     if not names or not rows:

@@ -94,7 +94,7 @@ def test_a_checkpoint_folder_is_named_without_the_folders_around_it(
         store = FeatureStore.open(catalogue)
         assert store.provenance["options"]["encoders"] == {"text": ["mine"]}
         assert b"home-of-alice" not in catalogue.read_bytes()
-        assert "--text-encoder mine " in recipe(store.catalogue)
+        assert "--text-encoder ./mine " in recipe(store.catalogue)
 
 
 def test_a_second_run_does_nothing_and_changes_no_byte(options: Extract) -> None:
