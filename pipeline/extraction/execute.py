@@ -164,6 +164,7 @@ def _client(execution: Execution) -> Iterator[Any]:
     for name in ("asyncio", "distributed.client"):  # Dask's own tracebacks, when Ctrl-C or a lost scheduler ends it
         logging.getLogger(name).setLevel(logging.CRITICAL)
     sys.warnoptions.append("ignore:resource_tracker")  # the same, in the processes that are started
+    os.environ.setdefault("DASK_LOGGING__DISTRIBUTED", "critical")  # and of workers whose scheduler has just closed
     if execution.scheduler:
         try:
             client = Client(execution.scheduler, timeout="10s")
