@@ -15,7 +15,7 @@ from ..results.compare import Pair, verdict
 from ..results.leaderboard import Board, shown
 from ..scores.metrics import PLAIN_NUMBERS, TITLES, show
 from .charts import Estimate, interval_chart
-from .data import RunView, read_run
+from .data import RunView, read_runs
 from .html import Content, Html, el, table
 from .page import document, header_notes, results_section
 
@@ -28,9 +28,7 @@ def write_comparison(runs: Sequence[Path], pairs: Sequence[Pair], out: Path) -> 
     MerError
         If a run cannot be read, or the file cannot be written.
     """
-    names = [path.resolve().name for path in runs]
-    told_by = 1 if len(set(names)) == len(names) else 2
-    views = [replace(read_run(path), name="/".join(path.resolve().parts[-told_by:])) for path in runs]
+    views = read_runs(runs)
     short = {str(path): view.name for path, view in zip(runs, views, strict=True)}
     body: list[Content] = [el("header", el("h1", f"{len(runs)} runs compared"), header_notes(views))]
     body += [results_section(views), el("h2", "Differences"), _pairs(pairs, short)]

@@ -168,6 +168,19 @@ class RunView:
         return sorted(wrong, key=lambda one: -float(one.output.max()))[:most]
 
 
+def read_runs(paths: Sequence[Path], separator: str = "/") -> list[RunView]:
+    """Read several runs; those whose folders have equal names are told apart by the folder above, too.
+
+    Raises
+    ------
+    MerError
+        As `read_run`.
+    """
+    names = [path.resolve().name for path in paths]
+    told_by = 1 if len(set(names)) == len(names) else 2
+    return [replace(read_run(path), name=separator.join(path.resolve().parts[-told_by:])) for path in paths]
+
+
 def read_run(path: Path) -> RunView:
     """Read everything a report needs of one run.
 

@@ -7,7 +7,7 @@ import io
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from mer.cache import atomic_write
@@ -15,7 +15,7 @@ from mer.cache import atomic_write
 from ..scores.metrics import PLAIN_NUMBERS, TITLES, show
 from .charts import LEFT, colour, reliability_chart, scatter_chart
 from .charts import line_chart as lines
-from .data import RunView, read_run
+from .data import RunView, read_runs
 from .explain import calibration_of, contribution_rows, missing_series, signed, subsets_of
 from .html import Html, el
 from .page import interval_figure
@@ -55,9 +55,7 @@ def export_report(runs: Sequence[Path], folder: Path) -> list[Path]:
     MerError
         If a run cannot be read, or a file cannot be written.
     """
-    names = [path.resolve().name for path in runs]
-    told_by = 1 if len(set(names)) == len(names) else 2
-    views = [replace(read_run(path), name="-".join(path.resolve().parts[-told_by:])) for path in runs]
+    views = read_runs(runs, "-")
     sheets: dict[str, Sheet] = {"scores": _scores(views)}
     figures: dict[str, Html] = {"scores": interval_figure(views)}
     for view in views:

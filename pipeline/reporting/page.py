@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from mer.cache.release import program_version
 from ..results.evaluate import SAME_LABELS
 from ..scores.metrics import LOWER_IS_BETTER, PLAIN_NUMBERS, TITLES, show
 from .charts import Estimate, interval_chart
-from .data import Figure, RunView, read_run
+from .data import Figure, RunView, read_runs
 from .html import Content, Html, el, table
 from .run import run_section
 from .style import CSS
@@ -46,9 +45,7 @@ def write_report(runs: Sequence[Path], out: Path) -> Path:
     """
     if not runs:
         raise MerError("no run was named; give one or more folders that mer train wrote")
-    names = [path.resolve().name for path in runs]
-    told_by = 1 if len(set(names)) == len(names) else 2
-    page = build_page([replace(read_run(path), name="/".join(path.resolve().parts[-told_by:])) for path in runs])
+    page = build_page(read_runs(runs))
     with atomic_write(out) as temporary:
         temporary.write_text(page, encoding="utf-8")
     return out
